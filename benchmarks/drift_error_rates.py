@@ -1,0 +1,161 @@
+"""One question: how often does the drift verdict err when a level's true loss lies exactly at the margin?
+
+Draws outcomes of a reference and a level whose true difference is -margin, for many numbers, sizes and correlations of
+clusters and shares of discordant pairs, and counts how often the code that judges (evaluation/bounds.py) says PASS
+(too good) or FAIL (too bad). Each should stay near the nominal 5 %. Tango's bound per item, which ignores clusters, is
+counted beside it. Prints a Markdown table; the seed fixes every figure.
+
+    python benchmarks/drift_error_rates.py --draws 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from infimed.evaluation.bounds import LARGE_CLUSTER_SHARE, PairedClusters, from_counts, lower_bound, upper_bound
+from infimed.evaluation.intervals import tango_bound
+
+ALPHA = 0.05
+Z = 1.6448536269514722
+CHUNK_COUNTS = 4_000_000  # clusters x draws held at once
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One world. discordant: share of items on which the two runs differ. correlation: of two items of a cluster."""
+
+    margin: float
+    clusters: int
+    mean_size: float
+    shape: str
+    correlation: float
+    discordant: float
+
+    @property
+    def delta(self) -> float:
+        return -self.margin
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of draws. largest_share: of all items in the largest cluster."""
+
+    setting: Setting
+    passed: float
+    failed: float
+    passed_per_item: float
+    failed_per_item: float
+    largest_share: float
+
+
+def sizes_of(setting: Setting, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return items per cluster: all equal, or geometric with the same mean."""
+    if setting.shape == "equal":
+        return np.full(setting.clusters, round(setting.mean_size), dtype=np.int64)
+    return rng.geometric(1 / setting.mean_size, setting.clusters).astype(np.int64)
+
+
+def draw(setting: Setting, sizes: NDArray[np.int64], draws: int, rng: np.random.Generator) -> PairedClusters:
+    """Draw outcomes: each item copies its cluster's fate with probability sqrt(correlation), else has its own."""
+    harm = (setting.discordant - setting.delta) / 2
+    heal = setting.discordant - harm
+    shape = (draws, len(sizes))
+    copies = rng.binomial(sizes, np.sqrt(setting.correlation), shape) if setting.correlation else np.zeros(shape, int)
+    fate = rng.random(shape)
+    own = sizes - copies
+    harmful = rng.binomial(own, harm)
+    healing = rng.binomial(own - harmful, heal / (1 - harm))
+    harmful = harmful + copies * (fate < harm)
+    healing = healing + copies * ((fate >= harm) & (fate < harm + heal))
+    return from_counts(harmful, healing, sizes)
+
+
+def measure(setting: Setting, draws: int, seed: int) -> Rates:
+    """Return how often each verdict falls in one setting."""
+    rng = np.random.default_rng(seed)
+    sizes = sizes_of(setting, rng)
+    counts = np.zeros(4)
+    done, largest = 0, 0.0
+    while done < draws:
+        step = min(draws - done, max(1, CHUNK_COUNTS // len(sizes)))
+        pairs = draw(setting, sizes, step, rng)
+        largest = float(pairs.largest_share[0])
+        counts += [
+            (lower_bound(pairs, ALPHA) > setting.delta).sum(),
+            (upper_bound(pairs, ALPHA) < setting.delta).sum(),
+            (tango_bound(pairs.harmful, pairs.healing, pairs.items, Z) > setting.delta).sum(),
+            (tango_bound(pairs.harmful, pairs.healing, pairs.items, -Z) < setting.delta).sum(),
+        ]
+        done += step
+    passed, failed, passed_item, failed_item = (float(value) for value in counts / draws)
+    return Rates(setting, passed, failed, passed_item, failed_item, largest)
+
+
+def settings(full: bool) -> list[Setting]:
+    """Return the worlds: the moderate grid, or every combination of the notes' ranges."""
+    clusters = (20, 50, 100, 200, 500, 1000, 2000) if full else (20, 50, 200, 1000)
+    correlations = (0.0, 0.2, 0.5, 0.8) if full else (0.0, 0.3, 0.8)
+    grid = []
+    for margin, number, size, shape, correlation in itertools.product(
+        (0.02, 0.05), clusters, (1, 2, 3, 8) if full else (1, 3, 8), ("equal", "geometric"), correlations
+    ):
+        if size == 1 and (shape == "geometric" or correlation):
+            continue
+        for discordant in dict.fromkeys((margin, 1.5 * margin, 0.10, 0.30)):
+            grid.append(Setting(margin, number, size, shape, correlation, discordant))
+    return grid
+
+
+def table(rates: list[Rates]) -> str:
+    """Return the worst rates by number of clusters and mean size, as Markdown."""
+    lines = [
+        "| clusters | items each | settings | PASS at the margin: median | worst | FAIL at the margin: median | worst "
+        "| PASS per item, worst | FAIL per item, worst |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for key in sorted({(rate.setting.clusters, rate.setting.mean_size) for rate in rates}):
+        rows = [rate for rate in rates if (rate.setting.clusters, rate.setting.mean_size) == key]
+        passed, failed = [rate.passed for rate in rows], [rate.failed for rate in rows]
+        figures = (
+            np.median(passed), max(passed), np.median(failed), max(failed),
+            max(rate.passed_per_item for rate in rows), max(rate.failed_per_item for rate in rows),
+        )  # fmt: skip
+        cells = " | ".join(f"{100 * figure:.1f} %" for figure in figures)
+        lines.append(f"| {key[0]} | {key[1]:g} | {len(rows)} | {cells} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--draws", type=int, default=2000, help="draws of each setting [2000]")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the first setting; the next has the next [1]")
+    parser.add_argument("--full", action="store_true", help="every combination, instead of the moderate grid")
+    asked = parser.parse_args()
+    grid, rates, started = settings(asked.full), [], time.perf_counter()
+    for index, setting in enumerate(grid):
+        rates.append(measure(setting, asked.draws, asked.seed + index))
+        if sys.stderr.isatty() or index % 25 == 24:
+            print(f"{index + 1} of {len(grid)} settings, {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    print(table(rates))
+    for name in ("passed", "failed"):
+        above = [rate for rate in rates if getattr(rate, name) > 0.06]
+        level = f"{sum(getattr(rate, name) <= 0.06 for rate in rates)} of {len(rates)}"
+        print(f"\n{name} at the margin in at most 6 % of {asked.draws} draws: {level} settings; above it:")
+        for rate in sorted(above, key=lambda item: -getattr(item, name)):
+            warned = f", warned: one cluster holds {rate.largest_share:.0%}"
+            print(
+                f"- {100 * getattr(rate, name):.1f} %: {rate.setting}"
+                f"{warned if rate.largest_share > LARGE_CLUSTER_SHARE else ''}"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

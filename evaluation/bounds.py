@@ -1,0 +1,142 @@
+"""The bound that decides a verdict: the paired difference of two runs when items cluster by patient or image.
+
+Questions on one image share its luck, so a bound per item errs far more often than it says. Two rules, chosen by the
+number K of clusters that hold a discordant item (docs/drift.md states them with the error rates we measured):
+few (K <= 5): minus the Clopper-Pearson limit of the share of clusters with a harmful item, out of items / m clusters;
+score (K > 5): Tango's score bound with counts divided by D (t / z)^2, D the design effect, t Student's point.
+The upper bound mirrors the lower one with harmful and healing exchanged. Everything is vectorised over draws, so
+that the simulation runs the very code that judges. Knows no runs and no verdicts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .intervals import Reals, clopper_pearson_upper, special, tango_score
+
+FEW_CLUSTERS = 5
+SHRINKAGE_CLUSTERS = 4.0  # w = 4 / (K_e + 4): how much of the design effect is taken from the cluster sizes alone
+LARGE_CLUSTER_SHARE = 0.05  # one cluster with more of the items than this: the error rate was seen to rise to 6.7 %
+_STEPS = 60
+
+
+@dataclass(frozen=True)
+class PairedClusters:
+    """The counts of a paired comparison by cluster, reduced to what the bounds need. Arrays over draws.
+
+    harmful: right before, wrong after. healing: the opposite. clusters_discordant: clusters with any such item (K).
+    effective_discordant: K_e = (sum h)^2 / sum h^2 over the clusters' numbers h of discordant items. mean_size: the
+    size of the cluster that a random item lies in, sum(size^2) / items. design_effect: D0, at least 1.
+    largest_share: the share of all items that lies in the largest cluster.
+    """
+
+    items: Reals
+    clusters: int
+    harmful: Reals
+    healing: Reals
+    clusters_discordant: Reals
+    clusters_harmful: Reals
+    clusters_healing: Reals
+    effective_discordant: Reals
+    mean_size: Reals
+    design_effect: Reals
+    largest_share: Reals
+
+    @property
+    def delta(self) -> Reals:
+        """The difference of accuracy, after minus before."""
+        return (self.healing - self.harmful) / self.items
+
+    @property
+    def inflation(self) -> Reals:
+        """D: the design effect, drawn towards the mean size where few clusters speak."""
+        weight = SHRINKAGE_CLUSTERS / (self.effective_discordant + SHRINKAGE_CLUSTERS)
+        return np.maximum(self.design_effect, self.design_effect * (1 - weight) + self.mean_size * weight)
+
+    def mirrored(self) -> PairedClusters:
+        """Exchange harmful and healing: the same comparison seen from the other run."""
+        return PairedClusters(
+            self.items, self.clusters, self.healing, self.harmful, self.clusters_discordant, self.clusters_healing,
+            self.clusters_harmful, self.effective_discordant, self.mean_size, self.design_effect, self.largest_share,
+        )  # fmt: skip
+
+
+def from_counts(harmful: ArrayLike, healing: ArrayLike, sizes: ArrayLike) -> PairedClusters:
+    """Reduce counts per cluster. harmful, healing: (..., clusters). sizes: items per cluster, (clusters,)."""
+    b, c = np.asarray(harmful, dtype=np.float64), np.asarray(healing, dtype=np.float64)
+    size = np.asarray(sizes, dtype=np.float64)
+    items, clusters = float(size.sum()), size.shape[-1]
+    discordant = b + c
+    total_harmful, total_healing = b.sum(-1), c.sum(-1)
+    mean = (total_healing - total_harmful) / items
+    between = ((c - b - size * mean[..., None]) ** 2).sum(-1)
+    within = total_harmful + total_healing - items * mean**2
+    # both variances of the mean with their own small-sample factor; with one item per cluster they are equal
+    factor = clusters / max(clusters - 1, 1) / (items / max(items - 1, 1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        design = np.where(within > 1e-9, np.maximum(1.0, factor * between / within), 1.0)
+        effective = np.where(discordant.sum(-1) > 0, discordant.sum(-1) ** 2 / (discordant**2).sum(-1), 0.0)
+    return PairedClusters(
+        items=np.broadcast_to(np.float64(items), mean.shape).copy(),
+        clusters=clusters,
+        harmful=total_harmful,
+        healing=total_healing,
+        clusters_discordant=(discordant > 0).sum(-1).astype(np.float64),
+        clusters_harmful=(b > 0).sum(-1).astype(np.float64),
+        clusters_healing=(c > 0).sum(-1).astype(np.float64),
+        effective_discordant=effective,
+        mean_size=np.broadcast_to((size**2).sum() / items, mean.shape).copy(),
+        design_effect=design,
+        largest_share=np.broadcast_to(size.max() / items, mean.shape).copy(),
+    )
+
+
+def paired_clusters(before: ArrayLike, after: ArrayLike, clusters: ArrayLike) -> PairedClusters:
+    """Reduce outcomes per item. before, after: (..., items) of right or wrong. clusters: a label per item, (items,)."""
+    first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    labels, index = np.unique(np.asarray(clusters), return_inverse=True)
+    order = np.argsort(index, kind="stable")
+    starts = np.searchsorted(index[order], np.arange(len(labels)))
+
+    def per_cluster(flags: NDArray[np.bool_]) -> Reals:
+        return np.add.reduceat(flags[..., order].astype(np.float64), starts, axis=-1)
+
+    return from_counts(per_cluster(first & ~second), per_cluster(second & ~first), np.bincount(index))
+
+
+def lower_bound(pairs: PairedClusters, alpha: ArrayLike) -> Reals:
+    """Return the one-sided lower bound of the difference at level 1 - alpha."""
+    low, high = np.full(pairs.items.shape, -1.0), np.full(pairs.items.shape, 1.0)
+    point = special().stdtrit(np.maximum(pairs.effective_discordant, 1.0), 1 - np.asarray(alpha))
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        above = _studentised(pairs, middle) > point
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    shares = clopper_pearson_upper(pairs.clusters_harmful, pairs.items / pairs.mean_size, float(np.max(alpha)))
+    return np.where(pairs.clusters_discordant <= FEW_CLUSTERS, -shares, (low + high) / 2)
+
+
+def upper_bound(pairs: PairedClusters, alpha: ArrayLike) -> Reals:
+    """Return the one-sided upper bound of the difference at level 1 - alpha."""
+    return -lower_bound(pairs.mirrored(), alpha)
+
+
+def p_below(pairs: PairedClusters, margin: float) -> Reals:
+    """Return the p-value against "the difference is -margin or more": small where the run is worse than the margin.
+
+    It is the smallest alpha at which upper_bound falls below -margin; few clusters can never show that.
+    """
+    mirror = pairs.mirrored()
+    p = special().stdtr(np.maximum(mirror.effective_discordant, 1.0), -_studentised(mirror, margin))
+    return np.where(pairs.clusters_discordant <= FEW_CLUSTERS, 1.0, p)
+
+
+def _studentised(pairs: PairedClusters, delta: ArrayLike) -> Reals:
+    """Return Tango's statistic over the square root of D: what is held against Student's point.
+
+    Dividing b, c and n by s divides the statistic by sqrt(s), so s = D (t / z)^2 against z is D against t.
+    """
+    return tango_score(pairs.harmful, pairs.healing, pairs.items, delta) / np.sqrt(pairs.inflation)

@@ -1,0 +1,159 @@
+"""Brings foreign data in: drafts become examples, images are seen to decode, and refused rows keep their reason.
+
+A malformed file stops the import; a bad row is refused and listed in the manifest. Source, licence, patient or group
+and split of every row are kept. Knows the layouts only through their table.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .. import InfimedError
+from ..runtime.events import Event, OnEvent, ignore
+from ..runtime.files import sha256_file
+from ..runtime.images import open_image
+from .dataset import Dataset, image_ref, write_dataset
+from .example import JSON, Content, DatasetError, Example, ImageRef, TextRef
+from .import_layouts import files_of, layout_of
+from .import_rows import BadRow, Defaults, Draft, ImageFile
+
+# Attribution travels with the data: these files are copied beside the examples.
+NOTICES = ("SOURCES.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "ATTRIBUTION.txt", "CITATION.cff")
+
+
+def import_dataset(
+    source: Path,
+    out: Path,
+    *,
+    layout: str | None = None,
+    name: str | None = None,
+    defaults: Defaults | None = None,
+    strict: bool = False,
+    on_event: OnEvent = ignore,
+) -> Dataset:
+    """Read `source` in its layout and write a dataset folder at `out`.
+
+    layout: recognised where None. name: the dataset's name, by default the last part of `source`. defaults: source and
+    licence of rows that state none. strict: the first bad row raises instead of being listed. Raises DatasetError for
+    a malformed file, an unknown layout, or when no row is left.
+    """
+    found = layout_of(source, layout)
+    with tempfile.TemporaryDirectory(prefix="infimed-import-") as scratch:
+        images = _Images(Path(scratch))
+        examples: list[Example] = []
+        refused: list[BadRow] = []
+        ids: set[str] = set()
+        for number, draft in enumerate(found.read(source, defaults or Defaults()), 1):
+            made = draft if isinstance(draft, BadRow) else _example(draft, images, ids)
+            if isinstance(made, Example):
+                ids.add(made.id)
+                examples.append(made)
+            elif strict:
+                raise DatasetError(f"{source.name}/{made.file}:{made.line}: {made.reason}")
+            else:
+                refused.append(made)
+            on_event(Event("import", number, 0, "rows"))
+        if not examples:
+            first = f"; the first: {refused[0].file}:{refused[0].line}: {refused[0].reason}" if refused else ""
+            raise DatasetError(f"{source} has no usable row in layout {found.name} ({len(refused)} refused{first})")
+        details: dict[str, JSON] = {"layout": found.name, "refused": [dict(vars(row)) for row in refused]}
+        return write_dataset(
+            out,
+            examples,
+            images,
+            name=name or source.resolve().stem,
+            inputs=_inputs(source),
+            details=details,
+            notices=_notices(source),
+            official_split=found.name == "dataset",
+        )
+
+
+class _Images(Mapping[str, bytes]):
+    """The images met so far, by their path in the dataset; bytes stay on disk until they are copied."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._files: dict[str, Path] = {}
+        self._known: dict[Path, ImageRef | str] = {}
+
+    def add(self, image: ImageFile) -> ImageRef:
+        """Return the reference of an image that decodes. Raises InfimedError with the reason where it does not."""
+        if image.path is None:
+            return self._checked(image.data, None)
+        if image.path not in self._known:
+            try:
+                if not image.path.is_file():
+                    raise DatasetError(f"image {image.path.name} is missing")
+                self._known[image.path] = self._checked(image.path.read_bytes(), image.path)
+            except InfimedError as error:
+                self._known[image.path] = f"image {image.path.name}: {error}"
+        known = self._known[image.path]
+        if isinstance(known, str):
+            raise DatasetError(known)
+        return known
+
+    def _checked(self, data: bytes, path: Path | None) -> ImageRef:
+        ref = image_ref(data)
+        if ref.path not in self._files:
+            open_image(data)
+            if path is None:
+                path = self._scratch / Path(ref.path).name
+                path.write_bytes(data)
+            self._files[ref.path] = path
+        return ref
+
+    def __getitem__(self, key: str) -> bytes:
+        return self._files[key].read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def _example(draft: Draft, images: _Images, ids: set[str]) -> Example | BadRow:
+    try:
+        if draft.id in ids:
+            raise DatasetError(f"id {draft.id!r} occurs twice")
+        content: list[Content] = [TextRef(part) if isinstance(part, str) else images.add(part) for part in draft.parts]
+        first = next((part for part in content if isinstance(part, ImageRef)), None)
+        # Without a patient the image is the group: its questions stay together, and curation joins its near duplicates.
+        group = draft.group or (f"image:{first.sha256[:16]}" if first else f"row:{draft.id}")
+        return Example(
+            id=draft.id,
+            content=tuple(content),
+            answer=draft.answer,
+            options=draft.options,
+            answer_type=draft.answer_type,
+            modality=draft.modality,
+            task=draft.task,
+            source=draft.source,
+            license=draft.license,
+            group=group,
+            role=draft.role,
+            aliases=draft.aliases,
+            attributes=draft.attributes,
+        )
+    except InfimedError as error:
+        return BadRow(draft.file, draft.line, draft.id, str(error).removeprefix(f"example {draft.id!r}: "))
+
+
+def _inputs(source: Path) -> dict[str, str]:
+    files = (
+        files_of(source, ".jsonl", ".parquet")
+        if source.is_file()
+        else sorted(
+            path for path in source.rglob("*") if path.suffix in (".jsonl", ".parquet", ".arrow") and path.is_file()
+        )
+    )
+    root = source.parent if source.is_file() else source
+    return {path.relative_to(root).as_posix(): sha256_file(path) for path in files}
+
+
+def _notices(source: Path) -> dict[str, bytes]:
+    folder = source if source.is_dir() else source.parent
+    return {name: (folder / name).read_bytes() for name in NOTICES if (folder / name).is_file()}

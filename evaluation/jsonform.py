@@ -1,0 +1,107 @@
+"""Turns frozen dataclasses into JSON and back, checking every field on the way in.
+
+Knows dataclasses, tuples, mappings from text, optional values, literals and plain values; no file and no particular type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import types
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from .. import InfimedError
+
+T = TypeVar("T")
+
+
+class FormError(InfimedError):
+    """A JSON value that is not what its type says."""
+
+
+def to_json(value: Any) -> Any:
+    """Return the JSON form of a value: fields by name, tuples as lists. Raises FormError on NaN or infinity."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FormError(f"{value} has no JSON form")
+    return value
+
+
+def from_json(kind: type[T], value: Any, where: str = "value") -> T:
+    """Return the dataclass of a JSON object; `where` names it in errors.
+
+    Fields with a default may be missing; unknown fields are refused.
+    """
+    return cast(T, _read(kind, value, where))
+
+
+@lru_cache(maxsize=None)
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind, vars(sys.modules[kind.__module__]))
+
+
+def _read(kind: Any, value: Any, where: str) -> Any:
+    origin = get_origin(kind)
+    if kind is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in get_args(kind):
+            return None
+        rest = [part for part in get_args(kind) if part is not type(None)]
+        for part in rest[:-1]:
+            try:
+                return _read(part, value, where)
+            except FormError:
+                continue
+        return _read(rest[-1], value, where)
+    if origin is Literal:
+        if value not in get_args(kind):
+            raise FormError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, get_args(kind)))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise FormError(f"{where} is {value!r:.60}; it must be a list")
+        return _read_tuple(get_args(kind), value, where)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise FormError(f"{where} is {value!r:.60}; it must be an object")
+        return {str(key): _read(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(kind, value, where)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise FormError(f"{where} is {value!r:.60}; it must be {kind.__name__}")
+    return value
+
+
+def _read_tuple(kinds: tuple[Any, ...], value: Sequence[Any], where: str) -> tuple[Any, ...]:
+    if len(kinds) == 2 and kinds[1] is Ellipsis:
+        return tuple(_read(kinds[0], item, f"{where}[{index}]") for index, item in enumerate(value))
+    if len(kinds) != len(value):
+        raise FormError(f"{where} has {len(value)} values; it must have {len(kinds)}")
+    return tuple(_read(kind, item, f"{where}[{index}]") for index, (kind, item) in enumerate(zip(kinds, value)))
+
+
+def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise FormError(f"{where} is {value!r:.60}; it must be an object")
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    unknown = sorted(set(value) - set(fields))
+    if unknown:
+        raise FormError(f"{where} has the unknown field {unknown[0]!r}; known are {', '.join(fields)}")
+    given = {}
+    for name, field in fields.items():
+        if name in value:
+            given[name] = _read(_hints(kind)[name], value[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise FormError(f"{where} has no field {name!r}")
+    return kind(**given)

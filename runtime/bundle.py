@@ -1,0 +1,170 @@
+"""A bundle: one folder that holds every exported level of a model, verified before any parser sees a byte.
+
+docs/bundle.md states the layout. Knows hashes and paths; opens no weight.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import InfimedError
+from .files import canonical_json, sha256_file, write_bytes
+from .levels import UnknownLevel
+from .manifest import ATTESTATIONS, MANIFEST, MANIFEST_SHA256, SHARED, FileEntry, LevelEntry, Manifest, VerifyError
+
+MAX_MANIFEST_BYTES = 16 * 2**20
+
+
+class BundleError(InfimedError):
+    """The folder is no bundle, or cannot become one."""
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """Something learnt of a level after it was written: its kind, the level's digest, and the finding."""
+
+    kind: str
+    level: str
+    digest: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, folder: Path, on_file: Callable[[str, int], None] | None = None) -> Bundle:
+        """Verify a bundle and open it. Raises BundleError if it is none, VerifyError if it was changed.
+
+        on_file: called with each file's path and size in bytes once it is verified.
+        """
+        return cls(folder, verify(folder, on_file))
+
+    @property
+    def shared(self) -> Path:
+        """The folder of what all levels use: tokenizer, template, rules, vision tower, token embeddings."""
+        return self.folder / SHARED
+
+    def entry(self, level: str) -> LevelEntry:
+        """Return a level's entry. Raises UnknownLevel with the levels that the bundle holds."""
+        for entry in self.manifest.levels:
+            if entry.name == level:
+                return entry
+        held = ", ".join(entry.name for entry in self.manifest.levels)
+        raise UnknownLevel(f"the bundle holds no level {level!r}; it holds: {held}")
+
+    def attest(self, kind: str, level: str, body: Mapping[str, Any]) -> Path:
+        """Add a finding on a level; the manifest stays as it is. The file is named after its own hash."""
+        digest = self.manifest.level_digest(self.entry(level).name)
+        data = canonical_json({"kind": kind, "level": level, "digest": digest, "body": dict(body)})
+        path = self.folder / ATTESTATIONS / f"{kind}-{level}-{hashlib.sha256(data).hexdigest()[:16]}.json"
+        path.parent.mkdir(exist_ok=True)
+        write_bytes(path, data)
+        return path
+
+    def attestations(self) -> tuple[Attestation, ...]:
+        """Return every finding, in the order of the file names. Raises VerifyError for a changed or foreign one."""
+        return tuple(_read_attestation(path) for path in sorted((self.folder / ATTESTATIONS).glob("*")))
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    family: str,
+    license: str,
+    preprocessing: Mapping[str, Any],
+    levels: Sequence[LevelEntry],
+    provenance: Mapping[str, Any],
+) -> Manifest:
+    """Hash every file of a filled folder and write its manifest last: its existence says that the export completed."""
+    files = {
+        path: FileEntry(sha256_file(folder / path), (folder / path).stat().st_size) for path in sorted(_walk(folder))
+    }
+    manifest = Manifest(family, license, preprocessing, tuple(levels), files, provenance)
+    data = manifest.to_bytes()
+    Manifest.from_json(json.loads(data))
+    write_bytes(folder / MANIFEST_SHA256, f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode())
+    write_bytes(folder / MANIFEST, data)
+    return manifest
+
+
+def verify(folder: Path, on_file: Callable[[str, int], None] | None = None) -> Manifest:
+    """Check every file of a bundle against its manifest, and the manifest against its own hash.
+
+    Raises BundleError if the folder is no bundle, VerifyError naming the first file that is changed, missing, extra,
+    a link, or of another kind. Nothing but the manifest is parsed.
+    """
+    manifest_file, hash_file = folder / MANIFEST, folder / MANIFEST_SHA256
+    if not manifest_file.is_file():
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}; give the folder that `infimed export` wrote")
+    for file in (manifest_file, hash_file):
+        _refuse_link(file, folder)
+    if manifest_file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise VerifyError(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES:,} bytes; get the bundle again")
+    data = manifest_file.read_bytes()
+    expected = f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
+    if not hash_file.is_file() or hash_file.read_bytes() != expected:
+        raise VerifyError(f"{MANIFEST} is not the one that {MANIFEST_SHA256} names; get the bundle again")
+    try:
+        manifest = Manifest.from_json(json.loads(data))
+    except (ValueError, RecursionError):
+        raise VerifyError(f"{MANIFEST} is not JSON; get the bundle again") from None
+    found = set(_walk(folder))
+    if missing := sorted(set(manifest.files) - found):
+        raise VerifyError(f"{missing[0]} is missing from the bundle; get it again")
+    if extra := sorted(found - set(manifest.files)):
+        raise VerifyError(f"{extra[0]} does not belong to the bundle; remove it, or get the bundle again")
+    for path, entry in sorted(manifest.files.items()):
+        file = folder / path
+        if file.stat().st_size != entry.size_bytes or sha256_file(file) != entry.sha256:
+            raise VerifyError(f"{path} was changed after the export; get the bundle again")
+        if on_file:
+            on_file(path, entry.size_bytes)
+    for file in sorted((folder / ATTESTATIONS).glob("*")):
+        _read_attestation(file)
+    return manifest
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Yield the relative path of every file outside attestations/ but the manifest's two; refuse links and devices."""
+    for place, folders, names in os.walk(folder):
+        for name in sorted(folders + names):
+            path = Path(place) / name
+            relative = path.relative_to(folder)
+            _refuse_link(path, folder)
+            if name in names and relative.parts[0] != ATTESTATIONS and str(relative) not in (MANIFEST, MANIFEST_SHA256):
+                yield relative.as_posix()
+
+
+def _refuse_link(path: Path, folder: Path) -> None:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return
+    regular = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+    if not regular:
+        raise VerifyError(f"{path.relative_to(folder)} is a link or no plain file; a bundle holds none")
+
+
+def _read_attestation(path: Path) -> Attestation:
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise VerifyError(f"{ATTESTATIONS}/{path.name} is larger than {MAX_MANIFEST_BYTES:,} bytes; remove it")
+    data = path.read_bytes()
+    if path.stem.rsplit("-", 1)[-1] != hashlib.sha256(data).hexdigest()[:16]:
+        raise VerifyError(f"{ATTESTATIONS}/{path.name} was changed after it was written; remove it")
+    try:
+        value = json.loads(data)
+        return Attestation(str(value["kind"]), str(value["level"]), str(value["digest"]), dict(value["body"]))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise VerifyError(f"{ATTESTATIONS}/{path.name} is malformed; remove it") from None

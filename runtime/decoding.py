@@ -1,0 +1,228 @@
+"""Makes an engine of a backend: prompts, prefix reuse, option likelihoods, generation, stop strings.
+
+Written once for every engine. What is reused from an earlier prompt ends at the prompt's own boundaries, and every
+prompt is computed in the same steps whether or not something was reused: so a warm engine answers bit for bit what a
+cold one does. Knows no inference library.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import InfimedError
+from .backend import Backend, Placed
+from .distance import distance, log_softmax
+from .engine import Completion, Distance, OptionScore, PrefixHandle, Sampling, Scores, TopToken
+from .messages import Message
+from .prompt import PreparedImage, Prompt, Prompter
+from .sampling import pick_token, visible_text
+
+IMAGE_CACHE_BYTES = 256 * 2**20
+
+
+class EngineError(InfimedError):
+    """The engine cannot answer this request."""
+
+
+class Decoder:
+    """An Engine over one backend. See runtime/engine.py for what each method promises."""
+
+    def __init__(
+        self, backend: Backend, prompter: Prompter, level: str, image_cache_bytes: int = IMAGE_CACHE_BYTES
+    ) -> None:
+        self.level = level
+        self.backend = backend
+        self.prompter = prompter
+        self._cells: list[int | str] = []
+        self._embeddings: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._cache_bytes = image_cache_bytes
+        self._held: list[frozenset[str]] = []
+
+    def hold(self, messages: Sequence[Message]) -> PrefixHandle:
+        """Take in messages and keep their images encoded until the engine closes."""
+        prompt = self.prompter.prompt(messages, reply_follows=False)
+        self._held.append(frozenset(image.key for image in prompt.images))
+        self._take_in(prompt, want=1)
+        return PrefixHandle(id=len(self._held) - 1, tokens=len(prompt.token_ids))
+
+    def score(self, messages: Sequence[Message], options: Sequence[str], prefix: PrefixHandle | None = None) -> Scores:
+        """Return each option's log-likelihood: one pass over the prompt, then each option's own tokens."""
+        if len(options) < 2:
+            raise EngineError(f"{len(options)} option(s) given; at least two are needed to choose")
+        self._check_handle(prefix)
+        prompt = self.prompter.prompt(messages)
+        coded = [self.prompter.encode(option) for option in options]
+        if empty := [option for option, ids in zip(options, coded, strict=True) if not ids]:
+            raise EngineError(f"option {empty[0]!r} has no tokens; remove it")
+        self._check_room(prompt, max(map(len, coded)))
+        last, reused = self._take_in(prompt, want=1)
+        first = log_softmax(last)[0]
+        scored = []
+        for option, ids in zip(options, coded, strict=True):
+            logprob = float(first[ids[0]])
+            if len(ids) > 1:
+                rows = log_softmax(self._continue(prompt, ids[:-1], want=len(ids) - 1))
+                logprob += float(sum(rows[row, token] for row, token in enumerate(ids[1:])))
+            scored.append(OptionScore(option, logprob, len(ids)))
+        return Scores(tuple(scored), prompt_tokens=len(prompt.token_ids), reused_tokens=reused)
+
+    def generate(
+        self,
+        messages: Sequence[Message],
+        sampling: Sampling = Sampling(),
+        prefix: PrefixHandle | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Completion:
+        """Return a reply token by token, until the turn ends, a stop string appears or max_tokens are made."""
+        self._check_handle(prefix)
+        prompt = self.prompter.prompt(messages)
+        self._check_room(prompt, sampling.max_tokens)
+        row, reused = self._take_in(prompt, want=1)
+        random = np.random.default_rng(sampling.seed)
+        ids: list[int] = []
+        logprobs: list[float] = []
+        told = ""
+        finish = "length"
+        position = prompt.next_position
+        while len(ids) < sampling.max_tokens:
+            token, logprob = pick_token(row[-1], sampling, random)
+            if token in self.prompter.end_ids:
+                finish = "stop"
+                break
+            ids.append(token)
+            logprobs.append(logprob)
+            text, stopped = visible_text(self.prompter.decode(ids), sampling.stop)
+            if on_text and len(text) > len(told) and text.startswith(told):
+                on_text(text[len(told) :])
+                told = text
+            if stopped:
+                finish = "stop"
+                break
+            if len(ids) < sampling.max_tokens:
+                row = self.backend.extend(
+                    np.array([token]), np.full((3, 1), position + len(ids) - 1, dtype=np.int64), (), 1
+                )
+        text, stopped = visible_text(self.prompter.decode(ids), sampling.stop, final=True)
+        if on_text and len(text) > len(told):
+            on_text(text[len(told) :])
+        self.backend.truncate(len(prompt.token_ids), prompt.next_position)
+        return Completion(
+            text, tuple(ids), tuple(logprobs), "stop" if finish == "stop" else "length", len(prompt.token_ids), reused
+        )
+
+    def top_tokens(self, messages: Sequence[Message], count: int) -> tuple[TopToken, ...]:
+        """Return the likeliest first tokens of a reply."""
+        row = log_softmax(self.logits(messages))[0]
+        order = np.argsort(-row, kind="stable")[:count]
+        return tuple(TopToken(int(i), self.prompter.token_text(int(i)), float(row[i])) for i in order)
+
+    def logits(self, messages: Sequence[Message], continuation: Sequence[int] = ()) -> NDArray[np.float32]:
+        """Return the rows that predict each token of the continuation and the one after it."""
+        prompt = self.prompter.prompt(messages)
+        self._check_room(prompt, len(continuation))
+        last, _ = self._take_in(prompt, want=1)
+        if not continuation:
+            return last
+        return np.concatenate([last, self._continue(prompt, list(continuation), want=len(continuation))])
+
+    def prompt_logits(self, messages: Sequence[Message]) -> NDArray[np.float32]:
+        """Return every row of the prompt's logits, computed afresh."""
+        prompt = self.prompter.prompt(messages)
+        self._check_room(prompt, 0)
+        self._forget()
+        rows, _ = self._take_in(prompt, want=len(prompt.token_ids))
+        return rows
+
+    def image_embeddings(self, messages: Sequence[Message]) -> tuple[NDArray[np.float32], ...]:
+        """Return the vision tower's output for each image of the messages."""
+        return tuple(self._embed(image) for image in self.prompter.prompt(messages).images)
+
+    def distance(
+        self, messages: Sequence[Message], continuation: Sequence[int], reference: NDArray[np.float32], gap: float
+    ) -> Distance:
+        """Return how far this engine's rows lie from the reference's."""
+        return distance(reference, self.logits(messages, continuation), gap)
+
+    def close(self) -> None:
+        """Give back the backend's memory."""
+        self._embeddings.clear()
+        self.backend.close()
+
+    def _check_handle(self, prefix: PrefixHandle | None) -> None:
+        if prefix is not None and not 0 <= prefix.id < len(self._held):
+            raise EngineError(f"prefix {prefix.id} was not taken in by this engine; call hold first")
+
+    def _check_room(self, prompt: Prompt, more: int) -> None:
+        needed, room = len(prompt.token_ids) + more, self.backend.context_tokens
+        if needed > room:
+            raise EngineError(f"the prompt and its reply need {needed} tokens, the context holds {room}; shorten them")
+
+    def _forget(self) -> None:
+        self._cells = []
+        self.backend.truncate(0, 0)
+
+    def _take_in(self, prompt: Prompt, want: int) -> tuple[NDArray[np.float32], int]:
+        """Bring the sequence to `prompt`; return the logits of its last `want` tokens and how many were reused."""
+        cells = _cells(prompt)
+        total = len(cells)
+        same = 0
+        while same < min(len(self._cells), total) and self._cells[same] == cells[same]:
+            same += 1
+        keep = max((cut for cut in prompt.boundaries if cut <= min(same, total - want)), default=0)
+        self._cells = []  # if the backend fails midway nothing of the sequence is trusted
+        self.backend.truncate(keep, _position(prompt, keep))
+        rows: list[NDArray[np.float32]] = []
+        cuts = [keep, *(cut for cut in prompt.boundaries if cut > keep), total]
+        for start, stop in pairwise(cuts):
+            placed = [
+                Placed(image.start - start, self._embed(image))
+                for image in prompt.images
+                if start <= image.start < stop
+            ]
+            wanted = max(0, stop - max(start, total - want))
+            rows.append(
+                self.backend.extend(prompt.token_ids[start:stop], prompt.positions[:, start:stop], placed, wanted)
+            )
+        self._cells = cells
+        return np.concatenate(rows)[-want:], keep
+
+    def _continue(self, prompt: Prompt, ids: list[int], want: int) -> NDArray[np.float32]:
+        """Return logits of tokens after the prompt, and bring the sequence back to the prompt."""
+        positions = np.tile(np.arange(prompt.next_position, prompt.next_position + len(ids)), (3, 1))
+        rows = self.backend.extend(np.array(ids, dtype=np.int64), positions, (), want)
+        self.backend.truncate(len(prompt.token_ids), prompt.next_position)
+        return rows
+
+    def _embed(self, image: PreparedImage) -> NDArray[np.float32]:
+        if image.key in self._embeddings:
+            self._embeddings.move_to_end(image.key)
+            return self._embeddings[image.key]
+        made = self.backend.encode_image(image)
+        if made.shape[0] != image.tokens:
+            raise EngineError(f"the vision tower gave {made.shape[0]} tokens for an image of {image.tokens}")
+        self._embeddings[image.key] = made
+        pinned = frozenset[str]().union(*self._held)
+        for key in [key for key in self._embeddings if key not in pinned and key != image.key]:
+            if sum(value.nbytes for value in self._embeddings.values()) <= self._cache_bytes:
+                break
+            del self._embeddings[key]
+        return made
+
+
+def _cells(prompt: Prompt) -> list[int | str]:
+    """Return the sequence with each image token named by its image: equal cells are equal inputs."""
+    cells: list[int | str] = [int(token) for token in prompt.token_ids]
+    for image in prompt.images:
+        for index in range(image.tokens):
+            cells[image.start + index] = f"{image.key}:{index}"
+    return cells
+
+
+def _position(prompt: Prompt, index: int) -> int:
+    """Return the position at which token `index` begins: an image's own start, not its rows or columns."""
+    return int(prompt.positions[0, index]) if index < len(prompt.token_ids) else prompt.next_position

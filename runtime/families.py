@@ -1,0 +1,55 @@
+"""The model families infimed knows: one row each.
+
+A family joins when a tiny random model of it passes the parity gate in every format it is offered in. Knows names
+only: graphs and tensor names live in export/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .. import InfimedError
+
+
+class UnsupportedFamily(InfimedError):
+    """The checkpoint's architecture is not one that infimed knows."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family.
+
+    image_token, vision_start_token: the token strings around and in place of an image. formats: what it is offered in.
+    """
+
+    name: str
+    architecture: str
+    image_token: str
+    vision_start_token: str
+    formats: tuple[str, ...]
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family(
+        name="qwen2.5-vl",
+        architecture="Qwen2_5_VLForConditionalGeneration",
+        image_token="<|image_pad|>",
+        vision_start_token="<|vision_start|>",
+        formats=("gguf", "onnx"),
+    ),
+)
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """Return the family that a config.json names.
+
+    Raises UnsupportedFamily with the list of what is supported.
+    """
+    named = config.get("architectures") or []
+    for family in FAMILIES:
+        if family.architecture in named:
+            return family
+    supported = ", ".join(f"{family.name} ({family.architecture})" for family in FAMILIES)
+    raise UnsupportedFamily(f"architecture {', '.join(named) or 'not named'} is not supported; supported: {supported}")

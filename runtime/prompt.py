@@ -1,0 +1,227 @@
+"""The one token path: messages become token ids, positions and prepared images, the same for every engine.
+
+Reads the tokenizer, the chat template and the pixel rules of a checkpoint or of a bundle's shared/ folder. The
+template runs in jinja2's immutable sandbox. Knows no engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import InfimedError
+from .families import Family, family_of
+from .messages import ImagePart, Message, TextPart
+from .positions import mrope_positions
+from .preprocessing import Grid, PixelRules, grid_of, resize
+
+PROMPT_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "preprocessor_config.json",
+    "generation_config.json",
+)
+"""What a folder must hold to make prompts; the last one may be missing."""
+
+
+class PromptError(InfimedError):
+    """The messages, the tokenizer or the template cannot make a prompt."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image at its final size and its place in the prompt.
+
+    key: hash of the original image and of the rules that prepared it. rgb: (height, width, 3), uint8, final size.
+    start: index of its first image token. tokens: how many follow from there.
+    """
+
+    key: str
+    rgb: NDArray[np.uint8]
+    grid: Grid
+    start: int
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """A prompt as every engine takes it.
+
+    token_ids: (tokens,), int64. positions: (3, tokens), int64. next_position: where a reply would begin.
+    boundaries: indices at which engines cut the prompt (after each image, after each finished message). They follow
+    from the tokens alone, so what an engine reuses from an earlier prompt is exactly what it would compute again.
+    """
+
+    token_ids: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    next_position: int
+    images: tuple[PreparedImage, ...]
+    boundaries: tuple[int, ...]
+
+
+class Prompter:
+    """Makes prompts for one checkpoint."""
+
+    def __init__(
+        self,
+        family: Family,
+        rules: PixelRules,
+        tokenizer_json: str,
+        template: str,
+        template_values: Mapping[str, Any],
+        extra_end_ids: Sequence[int] = (),
+    ) -> None:
+        from tokenizers import Tokenizer
+
+        try:
+            self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        except Exception as error:  # tokenizers raises plain Exception for whatever it cannot parse
+            raise PromptError(f"tokenizer.json cannot be read ({error}); check the file") from None
+        self.family = family
+        self.rules = rules
+        self._template = _compile(template)
+        self._template_values = dict(template_values)
+        added = json.loads(tokenizer_json).get("added_tokens", [])
+        self._control = tuple(token["content"] for token in added if token.get("special"))
+        image_token_id = self._tokenizer.token_to_id(family.image_token)
+        if image_token_id is None:
+            raise PromptError(f"tokenizer.json lacks {family.image_token}, which {family.name} needs")
+        self.image_token_id: int = image_token_id
+        ends = {
+            self._tokenizer.token_to_id(text) for text in ("<|im_end|>", self._template_values.get("eos_token")) if text
+        }
+        self.end_ids: frozenset[int] = frozenset({i for i in ends if i is not None} | set(extra_end_ids))
+        if not self.end_ids:
+            raise PromptError("no end-of-turn token is known; tokenizer_config.json must name eos_token")
+
+    @classmethod
+    def open(cls, folder: Path) -> Prompter:
+        """Read PROMPT_FILES from a checkpoint or a shared/ folder. Raises PromptError or UnsupportedFamily."""
+        config = read_json(folder / "config.json")
+        tokenizer_config = read_json(folder / "tokenizer_config.json")
+        template_file = folder / "chat_template.jinja"
+        template = tokenizer_config.get("chat_template")
+        if template_file.is_file():
+            template = template_file.read_text("utf-8")
+        if not isinstance(template, str):
+            raise PromptError(f"{folder} has no chat template; chat_template.jinja must hold it")
+        tokenizer_file = folder / "tokenizer.json"
+        if not tokenizer_file.is_file():
+            raise PromptError(f"{tokenizer_file} is missing; infimed reads tokenizers in that form only")
+        ends: list[int] = []
+        if (folder / "generation_config.json").is_file():
+            named = read_json(folder / "generation_config.json").get("eos_token_id") or []
+            ends = [named] if isinstance(named, int) else [int(value) for value in named]
+        values = {key: _token_text(tokenizer_config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
+        return cls(
+            family=family_of(config),
+            rules=PixelRules.from_json(read_json(folder / "preprocessor_config.json")),
+            tokenizer_json=tokenizer_file.read_text("utf-8"),
+            template=template,
+            template_values=values,
+            extra_end_ids=ends,
+        )
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens the tokenizer knows; a model's logits may be wider."""
+        return int(self._tokenizer.get_vocab_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text, without anything added; control tokens in it are read as such."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of token ids, control tokens left out."""
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
+
+    def token_text(self, token_id: int) -> str:
+        """Return how the vocabulary writes one token, control tokens included."""
+        return str(self._tokenizer.decode([token_id], skip_special_tokens=False))
+
+    def render(self, messages: Sequence[Message], reply_follows: bool = True) -> str:
+        """Return the text of the chat template, one image token per image. Raises PromptError."""
+        turns = [
+            {"role": message.role, "content": [self._content(part) for part in message.parts]} for message in messages
+        ]
+        try:
+            return str(
+                self._template.render(messages=turns, add_generation_prompt=reply_follows, **self._template_values)
+            )
+        except InfimedError:
+            raise
+        except Exception as error:  # a template is data: whatever it raises is about the template or the messages
+            raise PromptError(f"the chat template refuses the messages ({error})") from None
+
+    def prompt(self, messages: Sequence[Message], reply_follows: bool = True) -> Prompt:
+        """Return the prompt of a conversation. reply_follows: open the assistant's turn at the end."""
+        pieces = self.render(messages, reply_follows).split(self.family.image_token)
+        pictures = [part for message in messages for part in message.parts if isinstance(part, ImagePart)]
+        if len(pieces) != len(pictures) + 1:
+            raise PromptError(f"the chat template placed {len(pieces) - 1} of {len(pictures)} images")
+        prepared = [(picture, resize(picture.rgb, self.rules)) for picture in pictures]
+        text = pieces[0]
+        for (_, rgb), piece in zip(prepared, pieces[1:], strict=True):
+            text += self.family.image_token * grid_of(rgb, self.rules).tokens(self.rules.merge_size) + piece
+        token_ids = np.array(self.encode(text), dtype=np.int64)
+        images: list[PreparedImage] = []
+        at = 0
+        for picture, rgb in prepared:
+            grid = grid_of(rgb, self.rules)
+            start = at + int(np.argmax(token_ids[at:] == self.image_token_id))
+            at = start + grid.tokens(self.rules.merge_size)
+            images.append(PreparedImage(picture.key, rgb, grid, start, at - start))
+        positions, next_position = mrope_positions(
+            token_ids, [image.grid for image in images], self.image_token_id, self.rules.merge_size
+        )
+        ends = [int(index) + 1 for index in np.flatnonzero(np.isin(token_ids, list(self.end_ids)))]
+        cuts = {image.start + image.tokens for image in images} | set(ends)
+        return Prompt(token_ids, positions, next_position, tuple(images), tuple(sorted(cuts - {0, len(token_ids)})))
+
+    def _content(self, part: TextPart | ImagePart) -> dict[str, str]:
+        if isinstance(part, ImagePart):
+            return {"type": "image"}
+        for control in self._control:
+            if control in part.text:
+                raise PromptError(f"the text holds the control token {control}; remove it")
+        return {"type": "text", "text": part.text}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file. Raises PromptError naming the file."""
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise PromptError(f"{path} cannot be read ({error}); a checkpoint needs it") from None
+    if not isinstance(value, dict):
+        raise PromptError(f"{path} holds {type(value).__name__}; a JSON object is needed")
+    return value
+
+
+def _token_text(value: Any) -> str | None:
+    return value.get("content") if isinstance(value, dict) else value
+
+
+def _compile(template: str) -> Any:
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    def refuse(message: str) -> None:
+        raise PromptError(f"the chat template refuses the messages: {message}")
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    environment.globals["raise_exception"] = refuse
+    try:
+        return environment.from_string(template)
+    except TemplateError as error:
+        raise PromptError(f"the chat template cannot be compiled ({error})") from None

@@ -1,0 +1,1 @@
+"""Floor 4: examples become an adapter, an adapter a merged checkpoint; the torch reference engine."""
