@@ -32,9 +32,12 @@ def messages_for(example: Example, images: Sequence[ImagePart]) -> tuple[Message
 
 def question_text(example: Example) -> str:
     """Return the question as it is asked: the options of a choice are named, those of yes/no are not."""
-    if example.answer_type != "choice":
-        return example.question
-    return f"{example.question}\nOptions: {'; '.join(example.options)}"
+    return with_options(example.question, example.options) if example.answer_type == "choice" else example.question
+
+
+def with_options(question: str, options: Sequence[str]) -> str:
+    """Return a choice question with its options named on a line of their own."""
+    return f"{question}\nOptions: {'; '.join(options)}"
 
 
 def target_for(example: Example) -> str:

@@ -153,9 +153,9 @@ class _Reader:
             raise self.refuse(f"tensor {name} has rows of {sides[0]} values, which {kind.name} cannot store")
         return name, kind, sides[::-1], self.number("Q")
 
-    def place(self, described: list[tuple[str, TensorType, tuple[int, ...], int]], alignment: Value) -> tuple[
-        GgufTensor, ...
-    ]:
+    def place(
+        self, described: list[tuple[str, TensorType, tuple[int, ...], int]], alignment: Value
+    ) -> tuple[GgufTensor, ...]:
         if not isinstance(alignment, int) or isinstance(alignment, bool) or alignment < 8 or alignment % 8:
             raise self.refuse(f"its alignment is {alignment}")
         start = -(-self.at // alignment) * alignment

@@ -67,7 +67,9 @@ class LlamaBackend:
         self._context: Any = None
         self._model: Any = None
         if threads < 1 or context_tokens < 1:
-            raise LlamaError(f"{threads} threads and {context_tokens} context tokens asked for; both must be at least 1")
+            raise LlamaError(
+                f"{threads} threads and {context_tokens} context tokens asked for; both must be at least 1"
+            )
         header = read_gguf(model)
         check_text_model(header)
         self._times: list[int] = []
@@ -159,7 +161,9 @@ class LlamaBackend:
         height, width = image.rgb.shape[:2]
         tokens = height // self._factor * (width // self._factor)
         if image.rgb.dtype != np.uint8 or image.rgb.shape != (height, width, 3) or not tokens:
-            raise LlamaError(f"an image of {image.rgb.dtype} {image.rgb.shape} was given; uint8 (height, width, 3) needed")
+            raise LlamaError(
+                f"an image of {image.rgb.dtype} {image.rgb.shape} was given; uint8 (height, width, 3) needed"
+            )
         if height % self._factor or width % self._factor or tokens != image.tokens:
             raise LlamaError(
                 f"an image of {width} x {height} gives {tokens} tokens of {self._factor} pixels, its prompt has "
@@ -299,9 +303,7 @@ class LlamaBackend:
                 at = end
         return steps
 
-    def _decode(
-        self, inputs: NDArray[Any], positions: NDArray[np.int64], wanted: int
-    ) -> NDArray[np.float32]:
+    def _decode(self, inputs: NDArray[Any], positions: NDArray[np.int64], wanted: int) -> NDArray[np.float32]:
         """Run one step on token ids or embeddings; return the logits of its last `wanted` tokens.
 
         llama.cpp repeats a text token's one position in all sections itself; embeddings bring four sections of

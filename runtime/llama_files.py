@@ -46,8 +46,11 @@ def check_vision_model(header: GgufFile, hidden: int) -> None:
     if width % heads or width // heads % 4:
         raise _refuse(header, f"{width} values do not divide into {heads} heads of a multiple of 4")
     if size(header, "clip.vision.projection_dim") != hidden:
-        raise _refuse(header, f"it is made for a text model of width {header.values['clip.vision.projection_dim']}, "
-                              f"this one has {hidden}")
+        raise _refuse(
+            header,
+            f"it is made for a text model of width {header.values['clip.vision.projection_dim']}, "
+            f"this one has {hidden}",
+        )
     for name in ("v.patch_embd.weight", "v.patch_embd.weight.1"):
         _check_shape(header, name, (width, 3, patch, patch))
     _check_shape(header, f"v.blk.{layers - 1}.ln1.weight", (width,))

@@ -108,7 +108,7 @@ def load_model(checkpoint: Checkpoint, *, dtype: Dtype = "float32", device: str 
     except ModuleNotFoundError as error:
         raise MissingExtra("train", error.name or "torch") from None
     family = family_of(checkpoint.config)
-    transformers.utils.logging.disable_progress_bar()
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise TorchError(f"device {device} is not here: torch {torch.__version__} sees no GPU; use --device cpu")
     model, report = getattr(transformers, family.architecture).from_pretrained(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,6 @@ def test_bad_rows_are_refused_with_file_line_and_reason_and_the_rest_goes_on(fol
     assert [example.id for example in made.examples] == ["r0", "r1"]
     refused = made.manifest.details["refused"]
     assert isinstance(refused, list) and [row["line"] for row in refused] == list(range(2, 12))
-    import re
-
     for reason, row in zip(bad, refused, strict=True):
         assert row["file"] == "records.jsonl" and re.search(reason, row["reason"]), row
     with pytest.raises(DatasetError, match=r"in/records\.jsonl:2: image broken\.jpg"):

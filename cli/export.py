@@ -1,0 +1,97 @@
+"""`infimed export`: a checkpoint becomes a bundle. Knows how to ask and how to tell, no format."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..runtime.levels import LEVELS
+from .progress import drawn
+
+if TYPE_CHECKING:
+    from ..export.export_bundle import Exported
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A folder in the Hugging Face layout.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The bundle's folder; it must not exist.", show_default=False)],
+    level: Annotated[
+        list[str],
+        typer.Option(
+            "--level",
+            help=f"A level to write; again for more. One of {', '.join(row.name for row in LEVELS)}.",
+            show_default=False,
+        ),
+    ],
+    calibration: Annotated[
+        Path | None,
+        typer.Option("--calibration", help="A curated dataset; its calibration rows join the golden prompts."),
+    ] = None,
+    probes: Annotated[
+        int, typer.Option("--probes", min=6, help="Golden prompts drawn, and as many calibration rows.")
+    ] = 48,
+    license: Annotated[str, typer.Option("--license", help="The checkpoint's licence, for the manifest.")] = "unknown",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print sizes and distances as JSON.")] = False,
+) -> None:
+    """Turn a checkpoint into a bundle of quantised levels.
+
+    Each format's full-precision level is built and held against the torch reference first: pixels, tokens, positions,
+    vision, prompt logits. If one differs nothing is written and the exit code is 1. Then every level is run on this
+    machine and its distance to the reference is recorded in the bundle.
+    """
+    from ..export.export_bundle import export_bundle
+
+    with drawn() as on_event:
+        made = export_bundle(
+            checkpoint,
+            out,
+            level,
+            calibration=calibration,
+            probe_count=probes,
+            license=license,
+            threads=threads,
+            on_event=on_event,
+        )
+    if as_json:
+        typer.echo(json.dumps(_as_json(made), indent=2))
+    else:
+        for line in _as_lines(made):
+            typer.echo(line)
+
+
+def _as_json(made: Exported) -> dict[str, object]:
+    manifest = made.bundle.manifest
+    return {
+        "pixel_difference": made.pixel_difference,
+        "gate": [parity.to_json() for parity in made.gate],
+        "levels": [
+            {
+                **parity.to_json(),
+                "weight_bytes": made.bundle.entry(parity.level).weight_bytes,
+                "digest": manifest.level_digest(parity.level),
+            }
+            for parity in made.levels
+        ],
+    }
+
+
+def _as_lines(made: Exported) -> list[str]:
+    lines = [
+        f"pixels, token ids and positions equal transformers (largest pixel difference {made.pixel_difference:.1g})",
+        *(
+            f"parity gate  {parity.level:12} mean KL {parity.kl_mean_nats:.1e} nats over {parity.rows} rows, "
+            f"vision {parity.vision:.1e}: held"
+            for parity in made.gate
+        ),
+        f"{'level':14}{'weights':>12}{'mean KL':>12}{'max KL':>12}{'top-1':>8}",
+    ]
+    for parity in made.levels:
+        size_mb = made.bundle.entry(parity.level).weight_bytes / 1e6
+        distance = f"{parity.kl_mean_nats:>12.2e}{parity.kl_max_nats:>12.2e}{parity.top1:>8.1%}"
+        lines.append(f"{parity.level:14}{size_mb:>9.2f} MB{distance}")
+    lines.append(f"bundle: {made.bundle.folder}")
+    return lines

@@ -1,0 +1,125 @@
+"""`infimed run`: one answer of one level, or a conversation with it. Knows how to ask and how to tell, no model."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import InfimedError
+from ..evaluation.prompting import with_options
+from ..runtime.bundle import Bundle
+from ..runtime.engine import Engine, Sampling
+from ..runtime.images import open_image
+from ..runtime.messages import ImagePart, Message, Part, assistant, user
+from ..runtime.open_engine import CONTEXT_TOKENS, open_engine
+
+
+def run(
+    bundle: Annotated[Path, typer.Argument(help="The folder that `infimed export` wrote.", show_default=False)],
+    question: Annotated[
+        str | None, typer.Argument(help="What to ask; without it, questions are read line by line.", show_default=False)
+    ] = None,
+    level: Annotated[str, typer.Option("--level", help="The level to run, such as gguf-q4_k_m.")] = "",
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", help="An image the question is about; again for more, in order.")
+    ] = None,
+    choice: Annotated[
+        list[str] | None,
+        typer.Option("--choice", help="A possible answer; two or more make it a choice by likelihood."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest reply, in tokens.")] = 64,
+    temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 0.0,
+    top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Share of probability drawn from.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same reply, on one engine.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option("--stop", help="A text that ends the reply.")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
+    context: Annotated[int, typer.Option("--context", min=64, help="Longest conversation, tokens.")] = CONTEXT_TOKENS,
+    gpu_layers: Annotated[int, typer.Option("--gpu-layers", min=0, help="Layers on the GPU; 0 is none.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that is known of the answer.")] = False,
+) -> None:
+    """Ask a level of a bundle about images.
+
+    The bundle is verified first. With --choice the likeliest option is printed with its confidence: the softmax over
+    the options' log-likelihoods per token. Not a medical device: a person decides.
+    """
+    if choice and len(choice) < 2:
+        raise InfimedError(f"one --choice ({choice[0]!r}) leaves nothing to choose; give at least two")
+    if choice and question is None:
+        raise InfimedError("--choice needs a question; write it after the bundle")
+    opened = Bundle.open(bundle)
+    if not level:
+        held = [entry.name for entry in opened.manifest.levels]
+        if len(held) > 1:
+            raise InfimedError(f"--level is needed: the bundle holds {', '.join(held)}")
+        level = held[0]
+    opened.entry(level)
+    parts: list[Part] = [ImagePart(open_image(path)) for path in image or []]
+    sampling = Sampling(max_tokens, temperature, top_p, seed, tuple(stop or ()))
+    engine = open_engine(opened, level, threads=threads, gpu_layers=gpu_layers, context_tokens=context)
+    try:
+        if question is None:
+            _converse(engine, parts, sampling, as_json)
+        elif choice:
+            yes_no = {option.lower() for option in choice} == {"yes", "no"}
+            asked = question if yes_no else with_options(question, choice)
+            _choose(engine, [user(*parts, asked)], choice, as_json)
+        else:
+            _reply(engine, [user(*parts, question)], sampling, as_json)
+    finally:
+        engine.close()
+
+
+def _choose(engine: Engine, messages: list[Message], choices: list[str], as_json: bool) -> None:
+    scores = engine.score(messages, choices)
+    confidence = scores.probabilities()
+    if as_json:
+        found: dict[str, Any] = {
+            "level": engine.level,
+            "answer": scores.choice(),
+            "confidence": float(confidence.max()),
+            "options": [
+                {**asdict(option), "probability": float(share)}
+                for option, share in zip(scores.options, confidence, strict=True)
+            ],
+            "prompt_tokens": scores.prompt_tokens,
+        }
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{scores.choice()}  (confidence {confidence.max():.1%}, {engine.level})")
+    for option, share in sorted(zip(scores.options, confidence, strict=True), key=lambda pair: -pair[1]):
+        typer.echo(f"  {share:6.1%}  {option.option}")
+
+
+def _reply(engine: Engine, messages: list[Message], sampling: Sampling, as_json: bool) -> str:
+    told = None if as_json else _tell
+    completion = engine.generate(messages, sampling, on_text=told)
+    if as_json:
+        typer.echo(json.dumps({"level": engine.level, **asdict(completion)}, ensure_ascii=False))
+    else:
+        typer.echo("")
+    return completion.text
+
+
+def _tell(text: str) -> None:
+    typer.echo(text, nl=False)
+    sys.stdout.flush()
+
+
+def _converse(engine: Engine, parts: list[Part], sampling: Sampling, as_json: bool) -> None:
+    """Read questions from standard input until it ends; the images belong to the first one."""
+    messages: list[Message] = []
+    if sys.stdin.isatty():
+        typer.echo("Ask line by line; an empty line or Ctrl-D ends the conversation.", err=True)
+    while True:
+        if sys.stdin.isatty():
+            typer.echo("> ", nl=False, err=True)
+        line = sys.stdin.readline().strip()
+        if not line:
+            return
+        messages.append(user(*(parts if not messages else ()), line))
+        messages.append(assistant(_reply(engine, messages, sampling, as_json)))

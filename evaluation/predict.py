@@ -1,0 +1,156 @@
+"""Asks an engine every question of a dataset and writes the predictions, an image's questions one after another.
+
+Sees the engine only through its protocol. The order of the rows is the dataset's, with the questions of one image
+drawn together at its first one: the engine encodes an image once and the order depends on nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import InfimedError
+from ..runtime.engine import Engine, Sampling
+from ..runtime.events import Event, OnEvent, ignore
+from ..runtime.messages import ImagePart, Message
+from .dataset import Dataset
+from .example import Content, Example
+from .journal import Journal
+from .prediction import Identity, Prediction, RunMeta, Subject
+from .prompting import messages_for
+from .scoring import score_choice, score_reply
+
+GREY = 128
+GREY_SUFFIX = ".grey"
+
+
+class EvaluateError(InfimedError):
+    """Nothing to evaluate, or an example that this engine cannot be asked."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are put. Everything here changes the rows, so a run is only gone on with under equal settings.
+
+    grey: every image becomes mid grey of its own size. generate_all: generate a reply for choices and yes/no too.
+    """
+
+    grey: bool = False
+    generate_all: bool = False
+    max_tokens: int = 48
+
+    def settings(self) -> dict[str, str | int | bool]:
+        """Return the settings as the run's identity keeps them."""
+        return {"generate_all": self.generate_all, "max_tokens": self.max_tokens, "likelihood": "per token"}
+
+
+def identity_of(dataset: Dataset, run: str, subject: Subject, role: str, asking: Asking = Asking()) -> Identity:
+    """Return what makes this run itself; a grey run's name ends in ".grey"."""
+    name = f"{run}{GREY_SUFFIX}" if asking.grey else run
+    image = "grey" if asking.grey else "own"
+    return Identity(name, subject, image, dataset.manifest.name, dataset.sha256, role, asking.settings())
+
+
+def by_image(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Return the examples in the order they are asked: what is shown before the question stands together."""
+    groups: dict[tuple[Content, ...], list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.content[:-1], []).append(example)
+    return tuple(example for group in groups.values() for example in group)
+
+
+def predict(
+    engine: Engine | Callable[[], Engine],
+    dataset: Dataset,
+    out: Path,
+    run: str,
+    *,
+    subject: Subject,
+    role: str = "test",
+    asking: Asking = Asking(),
+    on_event: OnEvent = ignore,
+) -> RunMeta:
+    """Predict every example of a role and write RUNS/<run>.jsonl; rows that are there already are kept.
+
+    engine: an engine, or what opens one (called only when there is something left to ask; the opened one is closed).
+    Returns the meta of the complete run.
+    """
+    identity = identity_of(dataset, run, subject, role, asking)
+    examples = by_image(dataset.in_role(role))
+    if not examples:
+        raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")
+    stage = f"evaluate {identity.run}"
+    with Journal(out, identity, [example.id for example in examples]) as journal:
+        on_event(Event(stage, journal.done, len(examples), "questions", "resumed" if journal.done else ""))
+        if journal.done < len(examples):
+            opened = engine() if callable(engine) else engine
+            try:
+                right = 0
+                for count, row, seconds in _ask_all(opened, dataset, examples[journal.done :], asking):
+                    journal.append(row, seconds)
+                    right += row.correct
+                    figures = {"accuracy": right / count}
+                    on_event(Event(stage, journal.done, len(examples), "questions", figures=figures))
+            finally:
+                if callable(engine):
+                    opened.close()
+        return journal.finish()
+
+
+def _ask_all(
+    engine: Engine, dataset: Dataset, examples: Sequence[Example], asking: Asking
+) -> Iterator[tuple[int, Prediction, float]]:
+    """Yield (how many, row, seconds) for each example; the images of one group are read once."""
+    shown: tuple[Content, ...] | None = None
+    images: tuple[ImagePart, ...] = ()
+    for count, example in enumerate(examples, 1):
+        began_s = time.perf_counter()
+        if example.content[:-1] != shown:
+            shown = example.content[:-1]
+            images = tuple(
+                ImagePart(np.full_like(rgb, GREY) if asking.grey else rgb) for rgb in dataset.images(example)
+            )
+        row = ask(engine, example, messages_for(example, images), asking)
+        yield count, row, time.perf_counter() - began_s
+
+
+def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking: Asking = Asking()) -> Prediction:
+    """Return one prediction: options by likelihood, open questions by greedy generation."""
+    closed = bool(example.options)
+    scores = engine.score(messages, example.options) if closed else None
+    generated = extracted = None
+    correct, value = False, 0.0
+    if asking.generate_all or not closed:
+        generated = engine.generate(messages, Sampling(max_tokens=asking.max_tokens)).text
+        reply = score_reply(
+            generated, example.answer,
+            answer_type=example.answer_type, options=example.options, aliases=example.aliases,
+        )  # fmt: skip
+        extracted, correct, value = reply.extraction.answer, reply.correct, reply.value
+    choice = scores.choice() if scores else None
+    if choice is not None:
+        correct = score_choice(choice, example.answer)
+        value = float(correct)
+    return Prediction(
+        example_id=example.id,
+        group=example.group,
+        modality=example.modality,
+        task=example.task,
+        answer_type=example.answer_type,
+        images=len(example.images),
+        wording=example.question,
+        answer=example.answer,
+        options=example.options,
+        option_logprobs_nats=tuple(option.logprob_nats for option in scores.options) if scores else (),
+        option_tokens=tuple(option.tokens for option in scores.options) if scores else (),
+        choice=choice,
+        probabilities=tuple(float(value) for value in scores.probabilities()) if scores else (),
+        generated=generated,
+        extracted=extracted,
+        correct=correct,
+        score=value,
+    )

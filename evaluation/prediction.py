@@ -1,0 +1,220 @@
+"""Predictions of one run: a row per example in RUNS/<run>.jsonl and a meta file, read and checked.
+
+docs/predictions.md states the format; journal.py writes it. Knows no engine and no dataset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from .. import InfimedError
+from ..runtime.files import sha256_file
+from .jsonform import FormError, from_json, to_json
+
+SCHEMA = "infimed.predictions/1"
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
+_DECIMALS = 9  # log-likelihoods come from float32 logits: what lies below is noise
+
+ImageKind = Literal["own", "grey", "none"]
+SubjectKind = Literal["bundle", "checkpoint", "adapter", "prior"]
+
+
+class PredictionError(InfimedError):
+    """A run that cannot be written, read or gone on with."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run answered to one example.
+
+    images: how many the example shows. option_logprobs_nats, option_tokens: per option, summed over its tokens.
+    choice: the option with the highest log-likelihood per token; probabilities: their softmax. Empty for open questions.
+    generated, extracted: the greedy reply and what it says (None: not asked for, or INVALID). correct: by `choice`, or for
+    open questions by exact match. score: 1 or 0, for open questions the token F1. wording: the question.
+    """
+
+    example_id: str
+    group: str
+    modality: str
+    task: str
+    answer_type: str
+    images: int
+    wording: str
+    answer: str
+    options: tuple[str, ...]
+    option_logprobs_nats: tuple[float, ...]
+    option_tokens: tuple[int, ...]
+    choice: str | None
+    probabilities: tuple[float, ...]
+    generated: str | None
+    extracted: str | None
+    correct: bool
+    score: float
+
+    def to_line(self) -> bytes:
+        """Return the row: sorted keys, UTF-8, one line feed."""
+        rounded = dataclasses.replace(
+            self,
+            option_logprobs_nats=tuple(round(value, _DECIMALS) for value in self.option_logprobs_nats),
+            probabilities=tuple(round(value, _DECIMALS) for value in self.probabilities),
+            score=round(self.score, _DECIMALS),
+        )
+        return (json.dumps(to_json(rounded), sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What answers. digest: of the bundle's level, the checkpoint, the adapter or the training set, by sha256.
+
+    weight_bytes: all weights that are loaded, the vision tower's included.
+    """
+
+    kind: SubjectKind
+    level: str
+    digest: str
+    weight_bytes: int
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What makes two runs the same run. settings: whatever else changes the rows, by name."""
+
+    run: str
+    subject: Subject
+    image: ImageKind
+    dataset: str
+    dataset_sha256: str
+    role: str
+    settings: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+    def difference(self, other: Identity) -> str:
+        """Return the first field that differs, with both values; empty for equal ones."""
+        mine, theirs = _flat(to_json(self)), _flat(to_json(other))
+        for name in sorted({*mine, *theirs}):
+            if mine.get(name) != theirs.get(name):
+                return f"{name} is {theirs.get(name)!r}, not {mine.get(name)!r}"
+        return ""
+
+
+@dataclass(frozen=True)
+class RunMeta:
+    """RUNS/<run>.meta.json: it exists only when every row does. predictions_sha256: of RUNS/<run>.jsonl."""
+
+    identity: Identity
+    items: int
+    predictions_sha256: str
+    schema: str = SCHEMA
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run as read from disk."""
+
+    meta: RunMeta
+    predictions: tuple[Prediction, ...]
+    items_per_second: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's name: that of its files."""
+        return self.meta.identity.run
+
+
+class RunFiles:
+    """The paths of one run in a folder."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        if not _RUN_NAME.fullmatch(run):
+            raise PredictionError(f"{run!r} is no name for a run; use letters, digits, '_', '-' and '.'")
+        self.run = run
+        self.rows = folder / f"{run}.jsonl"
+        self.meta = folder / f"{run}.meta.json"
+        self.part = folder / f"{run}.jsonl.part"
+        self.started = folder / f"{run}.started.json"
+        self.speed = folder / f"{run}.speed.jsonl"
+
+
+def read_meta(folder: Path, run: str) -> RunMeta | None:
+    """Return the meta of a complete run, None where it is absent or incomplete."""
+    path = RunFiles(folder, run).meta
+    if not path.is_file():
+        return None
+    try:
+        return from_json(RunMeta, json.loads(path.read_bytes()), path.name)
+    except (ValueError, FormError) as error:
+        raise PredictionError(f"{path} cannot be read ({error}); remove the run's files and evaluate again") from None
+
+
+def complete_runs(folder: Path) -> tuple[str, ...]:
+    """Return the names of all complete runs of a folder, sorted."""
+    return tuple(sorted(path.name.removesuffix(".meta.json") for path in folder.glob("*.meta.json")))
+
+
+def read_run(folder: Path, run: str) -> Run:
+    """Return a complete run. Raises PredictionError if it is absent, incomplete, or changed after it was written."""
+    files = RunFiles(folder, run)
+    meta = read_meta(folder, run)
+    if meta is None:
+        state = "is not complete" if files.part.is_file() or files.started.is_file() else "does not exist"
+        raise PredictionError(f"run {run!r} {state} in {folder}; make it with infimed evaluate")
+    if meta.schema != SCHEMA:
+        raise PredictionError(f"{files.meta} has schema {meta.schema!r}, not {SCHEMA!r}; evaluate again")
+    if not files.rows.is_file() or sha256_file(files.rows) != meta.predictions_sha256:
+        raise PredictionError(f"{files.rows} is missing or changed after it was written; evaluate again")
+    rows = read_rows(files.rows)
+    ids = {row.example_id for row in rows}
+    if len(rows) != meta.items or len(ids) != len(rows):
+        raise PredictionError(f"{files.rows} holds {len(ids)} different items, its meta says {meta.items}")
+    return Run(meta, rows, _read_speed(files.speed))
+
+
+def read_rows(path: Path) -> tuple[Prediction, ...]:
+    """Return every row of a predictions file. Raises PredictionError naming the line that is none."""
+    rows = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if line:
+            try:
+                rows.append(from_json(Prediction, json.loads(line), "row"))
+            except (ValueError, FormError) as error:
+                raise PredictionError(f"{path}:{number}: {error}; evaluate again") from None
+    return tuple(rows)
+
+
+def _read_speed(path: Path) -> float | None:
+    """Return rows per second over the sessions that ended well enough to say so."""
+    if not path.is_file():
+        return None
+    rows, seconds = 0, 0.0
+    for line in path.read_bytes().splitlines():
+        try:
+            session = json.loads(line)
+            rows, seconds = rows + int(session["rows"]), seconds + float(session["seconds"])
+        except (ValueError, KeyError, TypeError):
+            continue  # a torn line of a log beside the data
+    return rows / seconds if seconds > 0 else None
+
+
+def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            flat.update(_flat(item, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = item
+    return flat
+
+
+def items_digest(predictions: Sequence[Prediction]) -> str:
+    """Return one sha256 over the items of a run: equal for runs over the same questions, whatever was answered."""
+    digest = hashlib.sha256()
+    for row in sorted(predictions, key=lambda item: item.example_id):
+        parts = (row.example_id, row.group, row.modality, row.task, row.wording, row.answer, *row.options)
+        digest.update((json.dumps(parts, ensure_ascii=False) + "\n").encode())
+    return digest.hexdigest()
