@@ -128,6 +128,10 @@ def run(arguments: Sequence[str]) -> int:
     except (KeyboardInterrupt, Abort):
         say_error("stopped by the user", "infimed")
         return INTERRUPTED
+    except SystemExit as error:
+        # Typer leaves with 1 where the reader of our output (head, a pager) has gone: what it wanted was done.
+        gone = isinstance(error.__context__, OSError) and error.__context__.errno == errno.EPIPE
+        return DONE if gone else int(error.code or DONE)
     except OSError as error:
         return _say_os_error(error, session)
     except MemoryError:
@@ -149,7 +153,7 @@ def _say_wrong_use(error: TyperException) -> int:
 
 def _say_os_error(error: OSError, session: Session) -> int:
     if error.errno == errno.EPIPE:
-        # The reader of our output (head, a pager) has gone: what it wanted was done.
+        # Met while the last output was flushed; the interpreter would flush once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

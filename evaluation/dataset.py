@@ -167,7 +167,7 @@ def write_dataset(
     replace a dataset that is already there; anything else in the way is refused.
     """
     path = Path(folder)
-    _check_target(path, overwrite)
+    check_target(path, overwrite)
     ids = Counter(example.id for example in examples)
     twice = next((key for key, number in ids.items() if number > 1), None)
     if twice is not None:
@@ -202,7 +202,8 @@ def write_dataset(
     return Dataset(path, tuple(examples), manifest)
 
 
-def _check_target(path: Path, overwrite: bool) -> None:
+def check_target(path: Path, overwrite: bool = False) -> None:
+    """Raise DatasetError where a dataset could not be written to `path`; a long job asks before it starts."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / MANIFEST).is_file():

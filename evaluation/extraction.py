@@ -2,8 +2,8 @@
 
 The rules, on the text after the last </think>; the first whose pattern occurs decides:
 1 the last \\boxed{X}; 2 the last <answer>X</answer>; 3 the last "(final) answer is X" or "answer: X"; 4 the whole reply
-is a letter, "(A)."; 5 the first line starts with a letter and . ) or :; 6 exactly one option's text occurs as whole words
-(the longest match wins; not where not, no or unlikely stands within 3 words before).
+is a letter, "(A)."; 5 the first line starts with a letter and . ) or :; 6 exactly one option's text occurs as whole
+words (the longest match wins; not where not, no or unlikely stands within 3 words before, nor "is unlikely" after).
 Yes/no after rules 1-3: the first word yes or no; both in the first sentence is INVALID. Open after rules 1-3: the
 whole reply. Knows no answer key: it cannot favour the right one.
 """
@@ -26,6 +26,8 @@ _SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n")
 _WORD = re.compile(r"[\w/.\-]*\w")
 _NEGATIONS = frozenset({"not", "no", "unlikely", "never", "without", "neither", "nor"})
 _NEGATION_REACH = 3  # words before an option in which a negation takes it back
+_DENIALS = frozenset({"not", "unlikely", "absent", "excluded"})
+_DENIAL_REACH = 2  # words after an option: "an effusion is unlikely"
 
 
 @dataclass(frozen=True)
@@ -130,8 +132,11 @@ def _chosen(text: str, options: Sequence[str]) -> Extraction:
 
 def _opened_by(words: list[str], options: Sequence[str]) -> str | None:
     """Return the option like "E. coli" that opens the reply: its first letter is part of a name, not a choice."""
-    named = [option for option in options if len(wanted := _tokens(option)) > 1 and len(wanted[0]) == 1
-             and words[: len(wanted)] == wanted]
+    named = [
+        option
+        for option in options
+        if len(wanted := _tokens(option)) > 1 and len(wanted[0]) == 1 and words[: len(wanted)] == wanted
+    ]
     return max(named, key=len) if named else None
 
 
@@ -146,7 +151,7 @@ def _option_of(stated: str, options: Sequence[str]) -> str | None:
 
 
 def _tokens(text: str) -> list[str]:
-    plain = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+    plain = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
     plain = re.sub(r"n't\b", " not", plain)
     return _WORD.findall(plain)
 
@@ -170,6 +175,9 @@ def _named(text: str, options: Sequence[str]) -> str | None:
         )
     ]
     found = {
-        option for start, _, option in longest if not _NEGATIONS & set(words[max(0, start - _NEGATION_REACH) : start])
+        option
+        for start, end, option in longest
+        if not _NEGATIONS & set(words[max(0, start - _NEGATION_REACH) : start])
+        and not _DENIALS & set(words[end : end + _DENIAL_REACH])
     }
     return found.pop() if len(found) == 1 else None

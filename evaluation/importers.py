@@ -14,7 +14,7 @@ from .. import InfimedError
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import sha256_file
 from ..runtime.images import open_image
-from .dataset import Dataset, image_ref, write_dataset
+from .dataset import Dataset, check_target, image_ref, write_dataset
 from .example import JSON, Content, DatasetError, Example, ImageRef, TextRef
 from .import_layouts import files_of, layout_of
 from .import_rows import BadRow, Defaults, Draft, ImageFile
@@ -39,6 +39,7 @@ def import_dataset(
     licence of rows that state none. strict: the first bad row raises instead of being listed. Raises DatasetError for
     a malformed file, an unknown layout, or when no row is left.
     """
+    check_target(out)
     found = layout_of(source, layout)
     with tempfile.TemporaryDirectory(prefix="infimed-import-") as scratch:
         images = _Images(Path(scratch))

@@ -3,8 +3,8 @@
 Knows no clusters (bounds.py) and no verdicts (drift.py). Counts may be real numbers, so that bounds.py can divide them
 by a design effect. SciPy is imported late: making predictions needs none of this.
 
-Wilson: JASA 22:209 (1927). Clopper and Pearson: Biometrika 26:404 (1934). McNemar: Psychometrika 12:153 (1947), exact form.
-Tango: Statistics in Medicine 17:891 (1998).
+Wilson: JASA 22:209 (1927). Clopper and Pearson: Biometrika 26:404 (1934). McNemar: Psychometrika 12:153 (1947), exact
+form. Tango: Statistics in Medicine 17:891 (1998).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def clopper_pearson_upper(successes: ArrayLike, items: ArrayLike, alpha: float) 
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=np.float64), np.asarray(items, dtype=np.float64))
     full = k >= n
     rest = np.where(full, 1.0, n - k)
-    return np.where(full, 1.0, special().betaincinv(k + 1, rest, 1 - alpha))
+    return np.asarray(np.where(full, 1.0, special().betaincinv(k + 1, rest, 1 - alpha)))
 
 
 def clopper_pearson(successes: float, items: float, confidence: float = 0.95) -> Interval:
@@ -84,7 +84,9 @@ def tango_score(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, delta:
     (healing - harmful) / items, and the variance that of the maximum likelihood under the difference `delta`
     (Tango 1998, equations 6-9). delta: strictly within -1..1; at 0 with no discordant item the statistic is 0.
     """
-    b, c, n, d = np.broadcast_arrays(*(np.asarray(value, dtype=np.float64) for value in (harmful, healing, items, delta)))
+    b, c, n, d = np.broadcast_arrays(
+        *(np.asarray(value, dtype=np.float64) for value in (harmful, healing, items, delta))
+    )
     # q: probability of a harmful item, maximum likelihood when the healing ones have q + d
     linear = -c - b + (2 * n - c + b) * d
     constant = -b * d * (1 - d)
@@ -98,7 +100,7 @@ def tango_score(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, delta:
     distance = c - b - n * d
     with np.errstate(divide="ignore", invalid="ignore"):
         score = distance / np.sqrt(np.maximum(variance, 0.0))
-    return np.where(np.abs(distance) <= 1e-12 * np.maximum(n, 1.0), 0.0, score)
+    return np.asarray(np.where(np.abs(distance) <= 1e-12 * np.maximum(n, 1.0), 0.0, score))
 
 
 def tango_bound(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, z: ArrayLike) -> Reals:

@@ -146,5 +146,7 @@ def _lock(path: Path) -> int:
                 return handle
         except OSError:
             os.close(handle)
-            raise PredictionError(f"another process is writing {path.name}; wait for it or name another folder") from None
+            raise PredictionError(
+                f"another process is writing {path.name}; wait for it or name another folder"
+            ) from None
         os.close(handle)

@@ -1,6 +1,6 @@
 """Turns frozen dataclasses into JSON and back, checking every field on the way in.
 
-Knows dataclasses, tuples, mappings from text, optional values, literals and plain values; no file and no particular type.
+Knows dataclasses, tuples, mappings from text, optional values, literals and plain values; no file, no particular type.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import sys
 import types
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .. import InfimedError
@@ -43,7 +43,7 @@ def from_json(kind: type[T], value: Any, where: str = "value") -> T:
     return cast(T, _read(kind, value, where))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, vars(sys.modules[kind.__module__]))
 
@@ -88,7 +88,9 @@ def _read_tuple(kinds: tuple[Any, ...], value: Sequence[Any], where: str) -> tup
         return tuple(_read(kinds[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if len(kinds) != len(value):
         raise FormError(f"{where} has {len(value)} values; it must have {len(kinds)}")
-    return tuple(_read(kind, item, f"{where}[{index}]") for index, (kind, item) in enumerate(zip(kinds, value)))
+    return tuple(
+        _read(kind, item, f"{where}[{index}]") for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
 
 
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:

@@ -20,7 +20,7 @@ from ..runtime.messages import ImagePart, Message
 from .dataset import Dataset
 from .example import Content, Example
 from .journal import Journal
-from .prediction import Identity, Prediction, RunMeta, Subject
+from .prediction import Identity, ImageKind, Prediction, RunMeta, Subject
 from .prompting import messages_for
 from .scoring import score_choice, score_reply
 
@@ -51,7 +51,7 @@ class Asking:
 def identity_of(dataset: Dataset, run: str, subject: Subject, role: str, asking: Asking = Asking()) -> Identity:
     """Return what makes this run itself; a grey run's name ends in ".grey"."""
     name = f"{run}{GREY_SUFFIX}" if asking.grey else run
-    image = "grey" if asking.grey else "own"
+    image: ImageKind = "grey" if asking.grey else "own"
     return Identity(name, subject, image, dataset.manifest.name, dataset.sha256, role, asking.settings())
 
 

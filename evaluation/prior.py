@@ -1,7 +1,7 @@
 """The text-only prior: what can be answered without looking, from the answers of a training set.
 
-The majority answer per question wording and options; for a wording never seen with these options it backs off, each
-time to the most frequent answer among the options offered: wording, task and options, task, everything, the first option.
+The majority answer per question wording and options. For a wording never seen with these options it backs off, each
+time to the most frequent answer among those offered: by wording, task and options, task, all; then the first option.
 Knows no image and no engine.
 """
 
@@ -38,7 +38,9 @@ class Prior:
         """Return the counts that decide for an example: of the first key that has seen an answer it may give."""
         for key in _keys(example):
             seen = self.counts.get(key, Counter())
-            offered = Counter({option: seen[normalise(option)] for option in example.options if seen[normalise(option)]})
+            offered = Counter(
+                {option: seen[normalise(option)] for option in example.options if seen[normalise(option)]}
+            )
             if not example.options:
                 offered = seen
             if offered:
@@ -78,7 +80,9 @@ def predict_prior(training: Dataset, dataset: Dataset, out: Path, *, role: str =
     """Fit the prior on the train role of one dataset and write RUNS/prior.jsonl for a role of another (or the same)."""
     fitted_on = training.in_role("train")
     if not fitted_on:
-        raise PriorError(f"{training.folder} has no example in the role 'train'; the text-only prior is fitted on those")
+        raise PriorError(
+            f"{training.folder} has no example in the role 'train'; the text-only prior is fitted on those"
+        )
     examples = by_image(dataset.in_role(role))
     if not examples:
         raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")

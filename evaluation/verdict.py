@@ -19,16 +19,16 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PASS, FAIL, NOT_ENOUGH, NOT_COMPETENT = range(4)
 
 ALPHA = 0.05
-# A PASS asks for more certainty that the reference beats the prior: at 5 % one chance reference in twenty would
-# let every harmless level PASS, and a report has many cells. docs/drift.md has the rates.
-ALPHA_PASS_COMPETENCE = 1e-4
+# A PASS asks for more certainty that the reference beats the prior: at 5 % one reference at chance in twenty would let
+# every harmless level PASS, and a report has many cells. docs/drift.md has the rates.
+ALPHA_PASS_COMPETENCE = 1e-5
 
 
 def verdict_codes(pairs: PairedClusters, lead: PairedClusters | None, margin: float) -> NDArray[np.int64]:
     """Return an index into VERDICTS for each draw.
 
-    pairs: reference (before) and level (after). lead: text-only prior (before) and reference (after); None where no prior
-    was run. margin: the loss of accuracy, 0..1, that is still acceptable.
+    pairs: reference (before) and level (after). lead: text-only prior (before) and reference (after); None where no
+    prior was run. margin: the loss of accuracy, 0..1, that is still acceptable.
     """
     if lead is None:
         return np.full(pairs.items.shape, NOT_COMPETENT)

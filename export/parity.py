@@ -24,7 +24,7 @@ from .probes import Probe
 from .transformers_prompt import ReferencePrompt
 
 PIXEL_LIMIT = 1e-5
-VISION_LIMIT = 1e-4
+VISION_LIMIT = 1e-3
 """Largest difference of an image embedding, relative to the largest value of the reference's."""
 KL_LIMIT_NATS = 1e-6
 GAP_LOGITS = 0.01

@@ -11,7 +11,6 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Union
 
 from .. import InfimedError
 
@@ -73,12 +72,12 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class ArrayLength:
-    """Stands for an array in the metadata, whose values are not kept."""
+    """Stands for a long array, or one of strings, in the metadata: its values are not kept."""
 
     length: int
 
 
-Value = Union[int, float, bool, str, ArrayLength]
+Value = int | float | bool | str | ArrayLength | tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,7 @@ def read_gguf(path: Path) -> GgufFile:
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+_KEPT_VALUES = 16
 
 
 class _Reader:
@@ -172,11 +172,13 @@ class _Reader:
             tensors[name] = GgufTensor(name, kind.name, shape, start + offset, size)
         return tuple(tensors.values())
 
-    def value(self, kind: int, in_array: bool = False) -> Value:
+    def value(self, kind: int) -> Value:
         if kind == _STRING:
             return self.text()
-        if kind == _ARRAY and not in_array:
+        if kind == _ARRAY:
             element, length = self.number("I"), self.number("Q")
+            if element in _SCALARS and length <= _KEPT_VALUES:
+                return tuple(self.unpack(_SCALARS[element]) for _ in range(length))
             self.skip(element, length)
             return ArrayLength(length)
         if kind not in _SCALARS:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from .backend import Placed
 from .gguf_file import read_gguf
-from .llama_files import check_text_model, check_vision_model
+from .llama_files import NORM_EPSILON, check_text_model, check_vision_model
+from .llama_graph import NodeCorrection, exact_gelu, norm_epsilon
 from .llama_library import LlamaError, llama_library, path_bytes, pointer
 from .prompt import PreparedImage
 
@@ -64,6 +65,7 @@ class LlamaBackend:
         """
         self._library = llama_library()
         self._mtmd: Any = None
+        self._gelu: NodeCorrection | None = None
         self._context: Any = None
         self._model: Any = None
         if threads < 1 or context_tokens < 1:
@@ -71,7 +73,7 @@ class LlamaBackend:
                 f"{threads} threads and {context_tokens} context tokens asked for; both must be at least 1"
             )
         header = read_gguf(model)
-        check_text_model(header)
+        sizes = check_text_model(header)
         self._times: list[int] = []
         self.context_tokens = context_tokens
         self.settings = LlamaSettings(
@@ -85,14 +87,14 @@ class LlamaBackend:
         )
         try:
             self._model = self._load(model)
+            self._norms = norm_epsilon(self._library, float(str(header.values[NORM_EPSILON])))
+            self._norms_per_step = 2 * sizes.layers + 1
             self.vocab_size = int(self._llama.llama_vocab_n_tokens(self._llama.llama_model_get_vocab(self._model)))
             self.hidden = int(self._llama.llama_model_n_embd_inp(self._model))
             self._rows_at_once = max(1, min(self.settings.batch_tokens, MAX_LOGITS_BYTES // (4 * self.vocab_size)))
             self._context = self._start()
             if mmproj is not None:
-                tower = read_gguf(mmproj)
-                check_vision_model(tower, self.hidden)
-                self._factor = 2 * int(str(tower.values["clip.vision.patch_size"]))
+                self._factor = 2 * check_vision_model(read_gguf(mmproj), self.hidden).patch
                 self._mtmd = self._load_tower(mmproj)
         except BaseException:
             self.close()
@@ -127,11 +129,14 @@ class LlamaBackend:
         params.offload_kqv = settings.gpu_layers != 0
         params.op_offload = settings.gpu_layers != 0
         params.no_perf = True
+        if self._norms is not None:
+            params.cb_eval = self._norms.callback
         self._library.log.clear()
         context = llama.llama_init_from_model(self._model, params)
         if not context:
             raise LlamaError(
-                f"llama.cpp gives no context of {self.context_tokens} tokens: {self._library.log.reason()}; ask for fewer"
+                f"llama.cpp gives no context of {self.context_tokens} tokens ({self._library.log.reason()}); ask for "
+                "fewer"
             )
         return context
 
@@ -142,6 +147,8 @@ class LlamaBackend:
         params.n_threads = self.settings.threads
         params.flash_attn_type = self._flash_type()
         params.warmup = False
+        self._gelu = exact_gelu(self._library)
+        params.cb_eval = self._gelu.callback
         # Wide limits: an image of ours has its final size, and llama.cpp must not resize it again.
         params.image_min_tokens, params.image_max_tokens = 1, _MAX_IMAGE_TOKENS
         self._library.log.clear()
@@ -196,6 +203,8 @@ class LlamaBackend:
             )
         if mtmd.mtmd_encode_chunk(self._mtmd, images[0]):
             raise LlamaError(f"llama.cpp cannot encode the image: {self._library.log.reason()}")
+        if self._gelu is not None:
+            self._gelu.check(1)
         output = mtmd.mtmd_get_output_embd(self._mtmd)
         if not output:
             raise LlamaError("llama.cpp returns no embeddings for the image; the mmproj file belongs to another model")
@@ -286,7 +295,7 @@ class LlamaBackend:
             if embeddings is None and (here != times).any():
                 raise LlamaError("a text token sits at three different positions; only image tokens may")
             ids = token_ids[start:stop]
-            if embeddings is None and not (0 <= ids.min() and ids.max() < self.vocab_size):
+            if embeddings is None and (ids.min() < 0 or ids.max() >= self.vocab_size):
                 raise LlamaError(f"token {int(ids.max())} is not in the model's vocabulary of {self.vocab_size}")
             last = int(times[-1])
 
@@ -326,6 +335,8 @@ class LlamaBackend:
         self._library.log.clear()
         if status := llama.llama_decode(self._context, batch):
             raise LlamaError(f"llama.cpp fails on {count} tokens (code {status}): {self._library.log.reason()}")
+        if self._norms is not None:
+            self._norms.check(self._norms_per_step)
         if not wanted:
             return np.empty((0, self.vocab_size), np.float32)
         held = llama.llama_get_logits(self._context)

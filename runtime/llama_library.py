@@ -15,7 +15,8 @@ from typing import Any
 from .. import InfimedError, MissingExtra
 
 _WARNING, _ERROR, _CONTINUED = 2, 3, 5
-_KEPT_LINES = 64
+# Loading a model takes about 150 lines, and what it read of the header is among the first.
+_KEPT_LINES = 512
 
 
 class LlamaError(InfimedError):

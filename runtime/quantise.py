@@ -79,14 +79,14 @@ def quantise(rows: NDArray[np.float32], format: BlockFormat) -> Blocks:
         part = slice(start, min(start + step, count))
         cells = _cells(rows[part], format)
         scale, zero = _scales(cells, format)
+        if not np.isfinite(scale).all():
+            raise QuantiseError("a row holds NaN, infinity or numbers too far apart; the weights are damaged")
+        integers = _integers(cells, scale, zero, format)
+        integers.reshape(len(integers), -1)[:, columns:] = 0
         scales[part] = scale
-        packed[part] = _pack(_integers(cells, scale, zero, format), format.bits)
+        packed[part] = _pack(integers, format.bits)
         if zero_points is not None:
             zero_points[part] = _pack(zero.astype(np.uint8), format.bits)
-    if not np.isfinite(scales).all():
-        raise QuantiseError(
-            "a row holds NaN, infinity or a number beyond the range of float32; the weights are damaged"
-        )
     return Blocks(packed, scales, zero_points)
 
 
@@ -126,7 +126,7 @@ def _scales(cells: NDArray[np.float32], format: BlockFormat) -> tuple[NDArray[np
         return -extreme / middle, np.full_like(low, middle)
     low, high = np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0))
     top = np.float32((1 << format.bits) - 1)
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         scale = (high - low) / top
         offset = np.divide(-low, scale, out=np.zeros_like(low), where=scale != 0)
     return scale, np.trunc(np.clip(offset, 0, top) + BELOW_HALF)
@@ -136,7 +136,7 @@ def _integers(
     cells: NDArray[np.float32], scale: NDArray[np.float32], zero: NDArray[np.float32], format: BlockFormat
 ) -> NDArray[np.uint8]:
     """Return each weight's integer: clip(round(weight * (1 / scale) + zero)), in float32 throughout."""
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         inverse = np.divide(np.float32(1), scale, out=np.zeros_like(scale), where=scale != 0)
         values = cells * inverse[..., None]
         values += zero[..., None]
@@ -147,11 +147,11 @@ def _integers(
 
 
 def _pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Pack along the last axis; an odd last integer of 4 bits gets a neighbour of zero point 0, as onnxruntime does."""
+    """Pack along the last axis; an odd last integer of 4 bits shares its byte with an 8, as in onnxruntime."""
     if bits == 8:
         return integers
     if integers.shape[-1] % 2:
-        integers = np.concatenate([integers, np.zeros_like(integers[..., :1])], axis=-1)
+        integers = np.concatenate([integers, np.full_like(integers[..., :1], 8)], axis=-1)
     return integers[..., 0::2] | (integers[..., 1::2] << 4)
 
 

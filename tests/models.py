@@ -1,4 +1,4 @@
-"""Builds tiny random checkpoints of the real architecture, in the layout of transformers, for every test that needs one.
+"""Builds tiny random checkpoints of the real architecture, in transformers' layout, for every test that needs one.
 
 Their weights are drawn wide enough that a wrong bias, norm, window or rotary section shows in the logits. Knows nothing
 of what a test does with them.
@@ -41,8 +41,8 @@ TEMPLATE = (
     "{% endfor %}<|im_end|>\n{% endif %}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 CORPUS = (
-    "The chest radiograph shows a round opacity in the left lower lobe. Is there a lesion? yes no left right upper lower",
-    "How many lesions does this image show? one two three four none. Which modality is this: CT, MR, ultrasound, fundus?",
+    "The chest radiograph shows a round opacity in the left lower lobe. Is there a lesion? yes no left right",
+    "How many lesions does this image show? one two three four none. Is it CT, MR, ultrasound or fundus?",
     "Axial slice of the brain with a small bright focus; no mass effect. What is the size of the finding? small large",
     "You are a helpful assistant. system user assistant Options: cardiomegaly; pneumothorax; effusion; normal",
 )

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from infimed.cli.app import VERBS, app
 
 HOUSE = Path(__file__).resolve().parent.parent
 FLOORS = {"runtime": 1, "devices": 2, "evaluation": 3, "training": 4, "export": 5, "cli": 6}
@@ -177,7 +180,7 @@ def test_no_file_is_long_and_every_module_says_its_idea(room: str) -> None:
     for path in paths:
         lines = path.read_text("utf-8").splitlines()
         assert len(lines) <= MAX_LINES, f"{path.relative_to(HOUSE)} has {len(lines)} lines; part it by idea"
-        assert ast.get_docstring(parsed(path)), f"{path.relative_to(HOUSE)} has no docstring"
+        assert not lines or ast.get_docstring(parsed(path)), f"{path.relative_to(HOUSE)} has no docstring"
         unfinished = [n for n, line in enumerate(lines, 1) if ("TO" + "DO") in line or ("FIX" + "ME") in line]
         assert not unfinished, f"{path.relative_to(HOUSE)}:{unfinished} is unfinished"
 
@@ -195,18 +198,7 @@ def test_the_rooms_of_an_edge_device_are_python_3_10(room: str) -> None:
 
 
 def test_every_verb_of_the_command_line_has_its_file_and_helps() -> None:
-    from typer.testing import CliRunner
-
-    from infimed.cli.app import VERBS, load
-
     for verb in VERBS:
         assert (HOUSE / "cli" / f"{verb.module}.py").is_file(), verb
-    import typer
-
-    from infimed.cli.app import app
-
-    for verb in VERBS:
-        assert load(verb) is not None
-        result = CliRunner().invoke(app, [verb.name, "--help"])
-        assert result.exit_code == 0, (verb.name, result.output)
-    assert isinstance(app, typer.Typer)
+        shown = CliRunner().invoke(app, [verb.name, "--help"])
+        assert shown.exit_code == 0 and "Usage" in shown.output, (verb.name, shown.output)

@@ -60,6 +60,15 @@ class Update:
     b: NDArray[np.float32]
     scale: float
 
+    def merged_into(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return weight + scale * (b @ a), float32.
+
+        The product is summed in float64: so the bytes do not depend on how a library divides a sum among threads.
+        """
+        product = self.b.astype(np.float64) @ self.a.astype(np.float64)
+        merged: NDArray[np.float32] = (weight.astype(np.float64) + self.scale * product).astype(np.float32)
+        return merged
+
 
 @dataclass(frozen=True, eq=False)
 class Adapter:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import InfimedError, MissingExtra
+from .. import MissingExtra
+from ..runtime.files import canonical_json, write_bytes
 from .checkpoint import TensorSpec, write_weights
-from .provenance import to_json_bytes, write_whole
 from .tokenizer import CONTROL_TOKENS, PLAIN_TOKENS, Vocabulary
 
 if TYPE_CHECKING:
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
 TEMPLATE = Path(__file__).parent / "base" / "chat_template.jinja"
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-
-
-class BaseModelError(InfimedError):
-    """A shape that no Qwen2.5-VL can have."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +168,10 @@ def settings_files(shape: BaseShape, vocabulary: Vocabulary, tokenizer: Tokenize
         "temporal_patch_size": 2,
     }
     return {
-        "config.json": to_json_bytes(model_config(shape, vocabulary)),
-        "generation_config.json": to_json_bytes(generation),
-        "preprocessor_config.json": to_json_bytes(pixels),
-        "tokenizer_config.json": to_json_bytes(tokenizer_config),
+        "config.json": canonical_json(model_config(shape, vocabulary)),
+        "generation_config.json": canonical_json(generation),
+        "preprocessor_config.json": canonical_json(pixels),
+        "tokenizer_config.json": canonical_json(tokenizer_config),
         "tokenizer.json": (tokenizer.to_str(pretty=True) + "\n").encode("utf-8"),
         "chat_template.jinja": TEMPLATE.read_bytes(),
     }
@@ -215,7 +211,7 @@ def write_base(
     specs = [TensorSpec(name, "BF16", tuple(tensor.shape)) for name, tensor in sorted(tensors.items())]
     write_weights(folder, specs, lambda spec: tensors[spec.name].view(torch.int16).numpy().reshape(-1).view(np.uint8))
     for name, data in files.items():
-        write_whole(folder / name, data)
+        write_bytes(folder / name, data)
 
 
 def copy_base(source: Path, target: Path) -> None:

@@ -44,16 +44,16 @@ def train_sft(
     base: Path,
     out: Path,
     threads: int = 2,
-    device: str = "cpu",
+    device: str = "auto",
     save_every_steps: int = 50,
     restart: bool = False,
     on_event: OnEvent = ignore,
 ) -> Adapter:
     """Train an adapter as `recipe` says and publish it at `out`; return it opened.
 
-    data: a dataset folder. base: a checkpoint folder. restart: forget what a broken run left. The adapter's bytes
-    depend on recipe, data, base, threads and library versions, not on where it was killed or what it was called.
-    Raises InfimedError of several kinds, each before `out` appears.
+    data: a dataset folder. base: a checkpoint folder. device: "auto", "cpu" or "cuda" (bfloat16). restart: forget what
+    a broken run left. The weights' bytes depend on recipe, data, base, threads and library versions, not on where the
+    run was killed or where things lie. Raises InfimedError of several kinds, each before `out` appears.
     """
     try:
         for library in ("torch", "transformers", "peft", "accelerate"):
@@ -66,6 +66,7 @@ def train_sft(
     examples = dataset.in_role(*spec.data.roles)
     if not examples:
         raise SftError(f"{data}: no example has the role {' or '.join(spec.data.roles)}; run: infimed data curate")
+    device = _device(device)
     use_threads(threads)
     made_from = Provenance(
         step="sft",
@@ -92,6 +93,14 @@ def train_sft(
             Provenance(**{**vars(made_from), "attest": measured}).write(work)
         shutil.rmtree(work / _STATE, ignore_errors=True)
     return Adapter.open(out)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise SftError(f"device {name!r} is unknown; choose auto, cpu or cuda")
+    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _is_finished(work: Path, made_from: Provenance, restart: bool) -> bool:

@@ -8,6 +8,7 @@ the end of its turn. Knows no trainer.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ class Row:
 def pack(examples: Sequence[Example], most: int, seed: int) -> list[tuple[Example, ...]]:
     """Divide examples into packs of at most `most` with the same images; examples without an image stay alone.
 
-    Which questions share a pack is drawn once, by `seed`; the order of packs is that of their first example.
+    An image with more questions than that gets packs of nearly equal size. Which questions share one is drawn once, by
+    `seed`; the order of packs is that of their images.
     """
     groups: dict[object, list[Example]] = {}
     for example in examples:
@@ -72,7 +74,8 @@ def pack(examples: Sequence[Example], most: int, seed: int) -> list[tuple[Exampl
     packs: list[tuple[Example, ...]] = []
     for group in groups.values():
         draw.shuffle(group)
-        packs += [tuple(group[start : start + most]) for start in range(0, len(group), most)]
+        count = math.ceil(len(group) / most)
+        packs += [tuple(group[number::count]) for number in range(count)]
     return packs
 
 

@@ -10,18 +10,18 @@ from .lora import LoraSpec
 
 @dataclass(frozen=True)
 class DataSpec:
-    """[data]. roles: which examples are trained on. questions_per_row: questions about one image that share a row.
+    """[data]. roles: which examples are trained on, never the test's.
 
-    max_tokens: a longer row is refused before training starts.
+    questions_per_row: most questions about one image that share a row. max_tokens: a longer row is refused.
     """
 
-    roles: tuple[Literal["train", "calibration", "search", "test", ""], ...] = ("train",)
-    questions_per_row: int = 8
+    roles: tuple[Literal["train", "calibration", "search"], ...] = ("train",)
+    questions_per_row: int = 16
     max_tokens: int = 4096
 
     def __post_init__(self) -> None:
-        if not self.roles or "test" in self.roles:
-            raise ValueError(f"roles = {list(self.roles)}; name at least one, and never 'test'")
+        if not self.roles:
+            raise ValueError("roles is empty; name at least one, such as 'train'")
         if self.questions_per_row < 1:
             raise ValueError(f"questions_per_row = {self.questions_per_row}; it must be at least 1")
         if self.max_tokens < 16:

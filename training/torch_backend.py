@@ -5,6 +5,7 @@ Pixels and positions come from runtime/, never from the transformers processor. 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -108,6 +109,8 @@ def load_model(checkpoint: Checkpoint, *, dtype: Dtype = "float32", device: str 
     except ModuleNotFoundError as error:
         raise MissingExtra("train", error.name or "torch") from None
     family = family_of(checkpoint.config)
+    # Bars are drawn by the cli alone, and notes of libraries to their developers are not for users.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise TorchError(f"device {device} is not here: torch {torch.__version__} sees no GPU; use --device cpu")

@@ -1,0 +1,139 @@
+"""`infimed data`: datasets are made, brought in, selected and looked at. Knows how to ask and how to tell, no rule."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .progress import drawn
+
+if TYPE_CHECKING:
+    from ..evaluation.dataset import Dataset
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Make, import, curate and look at datasets.")
+
+_OUT = typer.Option("--out", help="The dataset's folder; it must not exist.", show_default=False)
+_JSON = typer.Option("--json", help="Print the counts as JSON.")
+
+
+@app.command("import")
+def import_(
+    source: Annotated[Path, typer.Argument(help="A folder, a .jsonl or a .parquet file.", show_default=False)],
+    out: Annotated[Path, _OUT],
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            "--layout", help="dataset, datasets, vqa-rad, pubmedqa, text-mcq, jsonl or parquet; default: recognised."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The dataset's name; default the source's.")] = None,
+    source_id: Annotated[str, typer.Option("--source", help="Source id of rows that state none.")] = "",
+    license_id: Annotated[str, typer.Option("--license", help="Licence id of rows that state none.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row; default: list it.")] = False,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Bring data in: every row keeps its source, licence, patient or group, and split.
+
+    A malformed file stops the import. A bad row (an image that does not decode, an answer that is no option) is
+    refused and listed in the manifest with its reason.
+    """
+    from ..evaluation.import_rows import Defaults
+    from ..evaluation.importers import import_dataset
+
+    with drawn() as on_event:
+        made = import_dataset(
+            source,
+            out,
+            layout=layout,
+            name=name,
+            defaults=Defaults(source_id, license_id),
+            strict=strict,
+            on_event=on_event,
+        )
+    refused = made.manifest.details.get("refused")
+    rows = refused if isinstance(refused, list) else []
+    if as_json:
+        typer.echo(json.dumps({**_told(made), "layout": made.manifest.details["layout"], "refused": rows}, indent=2))
+        return
+    _say(made, f"layout {made.manifest.details['layout']}, {len(rows):,} rows refused")
+    for row in rows[:10]:
+        typer.echo(f"refused: {row['file']}:{row['line']}: {row['reason']}", err=True)
+    if len(rows) > 10:
+        typer.echo(f"refused: and {len(rows) - 10:,} more, all in {out / 'manifest.json'}", err=True)
+
+
+@app.command()
+def curate(
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
+    out: Annotated[Path, _OUT],
+    recipe: Annotated[str, typer.Option("--recipe", help="A TOML recipe, or the name of one we bring.")] = "curate",
+    against: Annotated[
+        list[Path] | None, typer.Option("--against", help="A test dataset to keep out; may be given again.")
+    ] = None,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Select a clean, divided training set; every row left out keeps a reason in left_out.jsonl.
+
+    Licences, broken and empty images, bad texts, duplicates, roles by patient or group, leaks into test data, and a
+    budget over modality x task, as the recipe says.
+    """
+    from ..training.curate import curate_dataset
+    from ..training.recipe import find_recipe
+
+    with drawn() as on_event:
+        made = curate_dataset(dataset, out, find_recipe(recipe), against=tuple(against or ()), on_event=on_event)
+    left_out = made.manifest.details["left_out"]
+    if as_json:
+        typer.echo(json.dumps({**_told(made), "left_out": left_out}, indent=2))
+        return
+    _say(made, "  ".join(f"{role or 'no role'} {number:,}" for role, number in _counts(made, "role").items()))
+    if isinstance(left_out, dict):
+        for stage, number in left_out.items():
+            typer.echo(f"left out  {stage:<12} {number:>7,}")
+
+
+@app.command()
+def show(
+    dataset: Annotated[Path, typer.Argument(help="A dataset folder.", show_default=False)],
+    out: Annotated[Path, typer.Option("--out", help="The page to write (HTML).")] = Path("dataset.html"),
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Questions shown, spread over cells; 0: all.")] = 120,
+    seed: Annotated[int, typer.Option("--seed", help="Which questions are drawn.")] = 0,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Write one page of images with their questions, to look at in a browser; nothing in it comes from elsewhere."""
+    from ..evaluation.dataset import Dataset
+    from ..evaluation.show import write_page
+
+    opened = Dataset.open(dataset)
+    shown = write_page(opened, out, limit=limit, seed=seed)
+    if as_json:
+        typer.echo(json.dumps({**_told(opened), "page": str(out), "shown": shown}, indent=2))
+        return
+    typer.echo(f"page: {out}  {shown:,} of {len(opened.examples):,} questions")
+
+
+def _told(dataset: Dataset) -> dict[str, object]:
+    manifest = dataset.manifest
+    return {
+        "dataset": str(dataset.folder),
+        "sha256": dataset.sha256,
+        "examples": manifest.examples,
+        "counts": manifest.counts,
+        "licences": manifest.licences,
+    }
+
+
+def _counts(dataset: Dataset, kind: str) -> dict[str, int]:
+    value = dataset.manifest.counts[kind]
+    return dict(value) if isinstance(value, dict) else {}
+
+
+def _say(dataset: Dataset, remark: str) -> None:
+    counts = dataset.manifest.counts
+    typer.echo(
+        f"dataset: {dataset.folder}  {dataset.manifest.examples:,} questions, {counts['images']:,} images, "
+        f"{counts['groups']:,} groups; {remark}"
+    )

@@ -1,0 +1,104 @@
+"""The bytes of a level's weights: predicted from a model's shape before anything is exported, or read from a bundle.
+
+Knows the layouts that export/ writes by their bits per weight; opens no weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import InfimedError
+from ..runtime.bundle import Bundle
+from ..runtime.levels import LEVELS, QuantLevel
+from ..runtime.levels import level as level_row
+from ..runtime.manifest import MANIFEST
+from ..runtime.preprocessing import PixelRules
+from ..runtime.prompt import read_json
+from ..runtime.shape import ModelShape
+
+# Levels whose output head is stored in more bits than the rest: Q6_K by llama.cpp's mix, int8 by export/onnx_export.py.
+_HEAD_BITS = {"gguf-q4_k_m": 6.5625, "onnx-int4": 9.0}
+
+
+class PlanError(InfimedError):
+    """What is to be planned is neither a checkpoint nor a bundle."""
+
+
+@dataclass(frozen=True)
+class LevelWeights:
+    """What one level brings.
+
+    language_bytes: the decoder with its head. embedding_bytes: a token embedding beside it, of which a token reads one
+    row. vision_bytes: the vision tower with its projector. exact: sizes of real files, not predictions.
+    """
+
+    level: QuantLevel
+    language_bytes: int
+    embedding_bytes: int
+    vision_bytes: int
+    exact: bool
+
+    @property
+    def total_bytes(self) -> int:
+        """All of them."""
+        return self.language_bytes + self.embedding_bytes + self.vision_bytes
+
+    @property
+    def read_per_token_bytes(self) -> int:
+        """What decoding one token reads of the weights: the decoder and its head once."""
+        return self.language_bytes
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A checkpoint or bundle as far as planning goes: its shape, its levels, and the largest image its rules allow."""
+
+    source: str
+    shape: ModelShape
+    levels: tuple[LevelWeights, ...]
+    max_pixels: int
+
+
+def predict(shape: ModelShape, row: QuantLevel) -> LevelWeights:
+    """Predict the weights of a level that was not exported yet."""
+    embedding = shape.embedding_parameters
+    # A tied embedding is the head; an untied head is a tensor of its own and as large.
+    body = shape.language_parameters - embedding * (1 if shape.tied_embeddings else 2)
+    language = int((body * row.weight_bits + embedding * _HEAD_BITS.get(row.name, row.weight_bits)) / 8)
+    if row.format == "onnx":
+        # The embedding keeps the checkpoint's own type and lies apart; the vision tower is fp32 at every level.
+        stored = embedding * shape.stored_bytes // max(shape.parameters, 1)
+        return LevelWeights(row, language, stored, 4 * shape.vision.parameters, exact=False)
+    apart = 0 if shape.tied_embeddings else int(embedding * row.weight_bits / 8)
+    return LevelWeights(row, language, apart, (4 if row.full_precision else 2) * shape.vision.parameters, exact=False)
+
+
+def read_planned(folder: Path, on_file: Callable[[str, int], None] | None = None) -> Planned:
+    """Read what can be planned of a checkpoint or a bundle: shapes and sizes, no weight.
+
+    A bundle is verified first (on_file: each file's path and size once it is). Raises PlanError for any other folder.
+    """
+    if (folder / MANIFEST).is_file():
+        return _of_bundle(Bundle.open(folder, on_file))
+    if (folder / "config.json").is_file():
+        shape = ModelShape.read(folder)
+        return Planned("checkpoint", shape, tuple(predict(shape, row) for row in LEVELS), _max_pixels(folder))
+    raise PlanError(f"{folder} is neither a checkpoint (config.json) nor a bundle ({MANIFEST}); name one of them")
+
+
+def _of_bundle(bundle: Bundle) -> Planned:
+    shape = ModelShape.from_parts(read_json(bundle.shared / "config.json"), [])
+    levels = []
+    for entry in bundle.manifest.levels:
+        sizes = {path: bundle.manifest.files[path].size_bytes for path in (*entry.files, *entry.shared)}
+        own = sum(sizes[path] for path in entry.files)
+        embedding = sum(size for path, size in sizes.items() if path.endswith(".npy"))
+        vision = sum(sizes[path] for path in entry.shared if path.endswith((".gguf", ".onnx", ".data")))
+        levels.append(LevelWeights(level_row(entry.name), own, embedding, vision, exact=True))
+    return Planned("bundle", shape, tuple(levels), _max_pixels(bundle.shared))
+
+
+def _max_pixels(folder: Path) -> int:
+    return PixelRules.from_json(read_json(folder / "preprocessor_config.json")).max_pixels

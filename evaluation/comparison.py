@@ -1,0 +1,169 @@
+"""Compares two runs on the same items: counts, bounds, divergence, competence, verdict and the reason for it.
+
+Knows predictions in one fixed order, not where they come from; drift.py pairs the runs and the cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bounds import LARGE_CLUSTER_SHARE, PairedClusters, from_counts, lower_bound, p_below, paired_clusters, upper_bound
+from .drift_report import Comparison, Competence, Divergence, Margins, Share
+from .intervals import mcnemar_exact, special, tango_bound, wilson
+from .prediction import Prediction
+from .scoring import normalise
+from .settle import items_to_settle
+from .verdict import ALPHA, ALPHA_PASS_COMPETENCE, NOT_ENOUGH, VERDICTS, better_prior, verdict_codes
+
+Flags = NDArray[np.bool_]
+
+
+def outcomes(rows: Sequence[Prediction]) -> Flags:
+    """Return which rows are right."""
+    return np.array([row.correct for row in rows], dtype=bool)
+
+
+def compare(
+    items: Sequence[Prediction],
+    clusters: NDArray[np.str_],
+    reference: Sequence[Prediction],
+    level: Sequence[Prediction],
+    priors: Mapping[str, Flags] | str,
+    margin: float,
+    margins: Margins,
+) -> Comparison:
+    """Return one comparison on the same items. priors: outcomes by name, or why they are missing."""
+    before, after = outcomes(reference), outcomes(level)
+    pairs = paired_clusters(before, after, clusters)
+    lead, competence = _competence(before, priors, clusters)
+    code = int(verdict_codes(pairs, lead, margin))
+    harmful, healing, z = int(pairs.harmful), int(pairs.healing), float(special().ndtri(1 - margins.alpha))
+    lower, upper = float(lower_bound(pairs, margins.alpha)), float(upper_bound(pairs, margins.alpha))
+    cells = {(row.modality, row.task) for row in items}
+    modality, task = cells.pop() if len(cells) == 1 else ("", "")
+    return Comparison(
+        modality=modality,
+        task=task,
+        margin=margin,
+        items=len(items),
+        clusters=pairs.clusters,
+        reference=_share(before, clusters),
+        level=_share(after, clusters),
+        delta=float(pairs.delta),
+        lower=lower,
+        upper=upper,
+        item_lower=float(tango_bound(harmful, healing, len(items), z)),
+        item_upper=float(tango_bound(harmful, healing, len(items), -z)),
+        harmful=harmful,
+        healing=healing,
+        agreement=float(np.mean([_says_same(one, other) for one, other in zip(reference, level, strict=True)])),
+        mcnemar_p=mcnemar_exact(harmful, healing),
+        design_effect=float(pairs.design_effect),
+        discordant_clusters=int(pairs.clusters_discordant),
+        largest_cluster_share=float(pairs.largest_share),
+        divergence=_divergence(reference, level),
+        competence=competence,
+        verdict=VERDICTS[code],
+        reason=_reason(code, lower, upper, margin, competence, float(pairs.largest_share)),
+        items_to_settle=_settling(pairs, lead, lower, margin, margins.alpha) if code == NOT_ENOUGH else None,
+        p_worse=float(p_below(pairs, margin)),
+    )
+
+
+def _competence(
+    reference: Flags, priors: Mapping[str, Flags] | str, clusters: NDArray[np.str_]
+) -> tuple[PairedClusters | None, Competence]:
+    if isinstance(priors, str):
+        return None, Competence("", 0.0, 0.0, 0.0, 0.0, missing=priors)
+    name, right = better_prior(dict(priors))
+    lead = paired_clusters(right, reference, clusters)
+    return lead, Competence(
+        prior=name,
+        accuracy=float(np.mean(right)),
+        lead=float(lead.delta),
+        lead_lower=float(lower_bound(lead, ALPHA)),
+        lead_lower_pass=float(lower_bound(lead, ALPHA_PASS_COMPETENCE)),
+    )
+
+
+def _settling(
+    pairs: PairedClusters, lead: PairedClusters | None, lower: float, margin: float, alpha: float
+) -> int | None:
+    """Return the items that would settle an open verdict: by the margin, and by the lead that a PASS asks for."""
+    if lower <= -margin or lead is None:
+        by_margin = items_to_settle(pairs, margin, alpha)
+        if by_margin is None or float(pairs.delta) <= -margin or lead is None:
+            return by_margin
+        if float(lower_bound(lead, ALPHA_PASS_COMPETENCE)) > 0:
+            return by_margin
+        by_lead = items_to_settle(lead, 0.0, ALPHA_PASS_COMPETENCE)
+        return None if by_lead is None else max(by_margin, by_lead)
+    return items_to_settle(lead, 0.0, ALPHA_PASS_COMPETENCE)
+
+
+def _reason(code: int, lower: float, upper: float, margin: float, competence: Competence, largest: float) -> str:
+    """Return one sentence that says why the verdict is what it is."""
+    if competence.missing:
+        return competence.missing
+    warning = (
+        f"; one cluster holds {largest:.0%} of the items, so bounds may err more"
+        if largest > LARGE_CLUSTER_SHARE
+        else ""
+    )
+    kind = VERDICTS[code]
+    if kind == "REFERENCE NOT COMPETENT":
+        return (
+            f"the reference leads the {competence.prior} by {_points(competence.lead)}, "
+            f"lower bound {_points(competence.lead_lower)}: not above 0{warning}"
+        )
+    if kind == "FAIL":
+        return f"a loss of more than {_points(margin, False)} is shown: upper bound {_points(upper)}{warning}"
+    if kind == "PASS":
+        return f"a loss of {_points(margin, False)} or more is ruled out: lower bound {_points(lower)}{warning}"
+    if lower > -margin:
+        return (
+            "the loss is within the margin, but a PASS asks more of the reference's lead over the "
+            f"{competence.prior}, at 0.001 %: lower bound {_points(competence.lead_lower_pass)}{warning}"
+        )
+    span = f"bounds {_points(lower)} to {_points(upper)}"
+    return f"the loss may be on either side of {_points(margin, False)}: {span}{warning}"
+
+
+def _points(value: float, signed: bool = True) -> str:
+    return f"{100 * value:{'+' if signed else ''}.1f} points"
+
+
+def _divergence(reference: Sequence[Prediction], level: Sequence[Prediction]) -> Divergence | None:
+    """Return KL(reference || level) over the options, from log-likelihoods per token."""
+    values = []
+    for one, other in zip(reference, level, strict=True):
+        if one.options:
+            p, q = _log_shares(one), _log_shares(other)
+            values.append(max(0.0, float((np.exp(p) * (p - q)).sum())))
+    if not values:
+        return None
+    return Divergence(len(values), float(np.mean(values)), float(np.quantile(values, 0.99)), float(np.max(values)))
+
+
+def _log_shares(row: Prediction) -> NDArray[np.float64]:
+    per_token = np.array(row.option_logprobs_nats) / np.maximum(np.array(row.option_tokens), 1)
+    shifted = per_token - per_token.max()
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
+
+
+def _says_same(one: Prediction, other: Prediction) -> bool:
+    if one.options:
+        return one.choice == other.choice
+    return normalise(one.extracted or "") == normalise(other.extracted or "")
+
+
+def _share(right: Flags, clusters: NDArray[np.str_]) -> Share:
+    labels, index = np.unique(clusters, return_inverse=True)
+    counts = np.bincount(index, weights=right.astype(np.float64), minlength=len(labels))
+    design = float(from_counts(np.zeros(len(labels)), counts, np.bincount(index)).design_effect)
+    correct, items = int(right.sum()), len(right)
+    interval = wilson(correct / design, items / design)
+    return Share(correct, items, interval.lower, interval.upper)

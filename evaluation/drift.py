@@ -1,0 +1,196 @@
+"""Compares runs on the same items: a reference, its levels, and the text-only prior; the findings are a DriftReport.
+
+Refuses runs over other items, another dataset or other settings. Knows no engine; the verdicts are verdict.py's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import InfimedError, __version__
+from ..runtime.events import Event, OnEvent, ignore
+from .comparison import Flags, compare, outcomes
+from .drift_report import Comparison, DriftReport, LevelDrift, Margins, NotRun, RunFacts, SmallCell
+from .predict import GREY_SUFFIX
+from .prediction import Prediction, Run, complete_runs, items_digest, read_run
+from .prior import PRIOR
+from .verdict import holm
+
+CHECKPOINT, ADAPTER = "checkpoint", "adapter"
+MAJORITY, GREY_IMAGE = "majority answer", "grey image"
+
+
+class DriftError(InfimedError):
+    """Runs that cannot be compared."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a report in one fixed order. clusters: patient, else image or near-duplicate group."""
+
+    rows: tuple[Prediction, ...]
+    clusters: NDArray[np.str_]
+
+    def cells(self) -> dict[tuple[str, str], NDArray[np.int64]]:
+        """Return the indices of each cell's items, cells in the alphabet."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for index, row in enumerate(self.rows):
+            found.setdefault((row.modality, row.task), []).append(index)
+        return {cell: np.array(found[cell]) for cell in sorted(found)}
+
+
+def drift(folder: Path, reference: str, margins: Margins = Margins(), on_event: OnEvent = ignore) -> DriftReport:
+    """Compare every complete run of a folder with the reference run and return the findings."""
+    if not (0 < margins.overall < 1 and 0 < margins.cell < 1):
+        raise DriftError(f"margins lie between 0 and 1, not {margins.overall} and {margins.cell}; 0.02 is 2 points")
+    names = complete_runs(folder)
+    if reference not in names:
+        raise DriftError(f"{folder} holds no complete run {reference!r}; it holds: {', '.join(names) or 'none'}")
+    runs = {name: read_run(folder, name) for name in names}
+    base = runs[reference]
+    _refuse_others(base, runs)
+    items = Items(_in_order(base), np.array([row.group for row in _in_order(base)]))
+    cells = items.cells()
+    beside = {reference, ADAPTER} | ({CHECKPOINT} if reference == ADAPTER else set())
+    chosen = [name for name, run in runs.items() if run.meta.identity.image == "own" and name not in beside]
+    if not chosen and not {CHECKPOINT, ADAPTER} <= set(names):
+        raise DriftError(f"{folder} holds nothing to compare with {reference!r}; evaluate more levels into it")
+    levels = []
+    for done, name in enumerate(chosen):
+        on_event(Event("drift", done, len(chosen), "levels", name))
+        levels.append(_level(items, cells, base, runs[name], _priors(runs, items, reference, name), margins))
+    stored = _stored(items, cells, runs, margins)
+    on_event(Event("drift", len(chosen), len(chosen), "levels"))
+    identity = base.meta.identity
+    return DriftReport(
+        dataset=identity.dataset,
+        dataset_sha256=identity.dataset_sha256,
+        role=identity.role,
+        items=len(items.rows),
+        clusters=len(set(items.clusters.tolist())),
+        items_sha256=items_digest(base.predictions),
+        settings=dict(identity.settings),
+        margins=margins,
+        reference=_facts(base),
+        stored=stored,
+        levels=tuple(levels),
+        small_cells=tuple(
+            SmallCell(*cell, len(index)) for cell, index in cells.items() if len(index) < margins.cell_items
+        ),
+        priors=tuple(_facts(run) for run in runs.values() if run.meta.identity.image != "own"),
+        infimed=__version__,
+    )
+
+
+def _level(
+    items: Items,
+    cells: Mapping[tuple[str, str], NDArray[np.int64]],
+    reference: Run,
+    level: Run,
+    priors: Mapping[str, Flags] | str,
+    margins: Margins,
+) -> LevelDrift:
+    before, after = _in_order(reference), _in_order(level)
+    overall = compare(items.rows, items.clusters, before, after, priors, margins.overall, margins)
+    overall = dataclasses.replace(overall, modality="", task="")
+    rows = []
+    for index in cells.values():
+        if len(index) >= margins.cell_items:
+            here = priors if isinstance(priors, str) else {name: flags[index] for name, flags in priors.items()}
+            picked = [[run[i] for i in index] for run in (items.rows, before, after)]
+            rows.append(compare(picked[0], items.clusters[index], picked[1], picked[2], here, margins.cell, margins))
+    return LevelDrift(
+        facts=_facts(level),
+        reference=reference.name,
+        overall=overall,
+        cells=_named(rows, margins.alpha),
+        no_cell_worse=bool(rows) and all(row.verdict == "PASS" for row in rows),
+    )
+
+
+def _named(rows: Sequence[Comparison], alpha: float) -> tuple[Comparison, ...]:
+    """Adjust the cells' p-values over the competent cells by Holm: the family in which cells are named worse."""
+    judged = [row for row in rows if row.verdict != "REFERENCE NOT COMPETENT"]
+    cells = [(row.modality, row.task) for row in judged]
+    adjusted = dict(zip(cells, holm([row.p_worse for row in judged]), strict=True))
+    named = []
+    for row in rows:
+        p = adjusted.get((row.modality, row.task))
+        named.append(dataclasses.replace(row, p_worse_holm=p, named_worse=p is not None and p <= alpha))
+    return tuple(named)
+
+
+def _stored(
+    items: Items, cells: Mapping[tuple[str, str], NDArray[np.int64]], runs: Mapping[str, Run], margins: Margins
+) -> LevelDrift | NotRun:
+    """Judge the merged checkpoint as stored on disk against base plus adapter: rounding an adapter away is drift."""
+    missing = [name for name in (ADAPTER, CHECKPOINT) if name not in runs]
+    if missing:
+        return NotRun(
+            f"no run {' and no run '.join(missing)}: evaluate the adapter's folder and the merged checkpoint's "
+            "to see what merging and storing changed"
+        )
+    priors = _priors(runs, items, ADAPTER, CHECKPOINT)
+    return _level(items, cells, runs[ADAPTER], runs[CHECKPOINT], priors, margins)
+
+
+def _priors(runs: Mapping[str, Run], items: Items, reference: str, level: str) -> dict[str, Flags] | str:
+    """Return the outcomes of both text-only priors, or which is missing.
+
+    The grey run is the reference's own. The checkpoint's may stand in for the adapter's: the same model, as stored.
+    """
+    if PRIOR not in runs:
+        return "the majority answer was not run; add --prior TRAINSET to infimed evaluate"
+    found = {MAJORITY: outcomes(_in_order(runs[PRIOR]))}
+    if all(row.images == 0 for row in items.rows):
+        return found
+    allowed = (reference, level) if (reference, level) == (ADAPTER, CHECKPOINT) else (reference,)
+    grey = next((runs[name + GREY_SUFFIX] for name in allowed if name + GREY_SUFFIX in runs), None)
+    if grey is None:
+        return f"the reference was not run on grey images; run infimed evaluate for {reference} with --grey"
+    # a question without an image is the same with a grey one: there only the majority answer is a prior
+    pictured = np.array([row.images > 0 for row in items.rows])
+    found[GREY_IMAGE] = np.where(pictured, outcomes(_in_order(grey)), found[MAJORITY])
+    return found
+
+
+def _facts(run: Run) -> RunFacts:
+    subject = run.meta.identity.subject
+    return RunFacts(
+        run.name, subject.kind, subject.level, subject.digest, subject.weight_bytes, run.meta.predictions_sha256,
+        run.items_per_second,
+    )  # fmt: skip
+
+
+def _in_order(run: Run) -> tuple[Prediction, ...]:
+    return tuple(sorted(run.predictions, key=lambda row: row.example_id))
+
+
+def _refuse_others(reference: Run, runs: Mapping[str, Run]) -> None:
+    """Raise DriftError for a run that answered other questions, or was asked in another way."""
+    mine, wanted = reference.meta.identity, items_digest(reference.predictions)
+    for name, run in runs.items():
+        other = run.meta.identity
+        for what in ("dataset_sha256", "role"):
+            if getattr(other, what) != getattr(mine, what):
+                raise DriftError(
+                    f"run {name!r} has {what} {getattr(other, what)[:16]}, the reference {reference.name!r} "
+                    f"{getattr(mine, what)[:16]}; compare runs over the same questions only"
+                )
+        if other.settings != mine.settings and other.subject.kind != "prior":
+            raise DriftError(f"run {name!r} was asked with other settings than {reference.name!r}; evaluate one again")
+        if items_digest(run.predictions) != wanted:
+            missing = Counter(row.example_id for row in reference.predictions)
+            missing.subtract(row.example_id for row in run.predictions)
+            odd = [key for key, count in missing.items() if count]
+            raise DriftError(
+                f"run {name!r} answers other items than {reference.name!r} ({len(odd)} by id); "
+                "compare runs over the same questions only"
+            )

@@ -1,0 +1,214 @@
+"""The DriftReport: what a comparison of runs found, as frozen records with a JSON round trip.
+
+Knows no statistics and no layout; docs/drift.md defines every figure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import InfimedError
+from ..runtime.files import canonical_json
+from .jsonform import FormError, from_json, to_json
+from .prediction import SubjectKind
+from .verdict import Verdict
+
+SCHEMA = "infimed.drift/1"
+
+
+class ReportError(InfimedError):
+    """A report that cannot be read."""
+
+
+@dataclass(frozen=True)
+class Margins:
+    """The loss of accuracy, 0..1, that is still acceptable: over all items, and in one cell. alpha: one-sided."""
+
+    overall: float = 0.02
+    cell: float = 0.05
+    alpha: float = 0.05
+    cell_items: int = 20
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of right answers with Wilson's 95 % interval on items / design effect."""
+
+    correct: int
+    items: int
+    lower: float
+    upper: float
+
+    @property
+    def value(self) -> float:
+        """The share, 0..1."""
+        return self.correct / self.items
+
+
+@dataclass(frozen=True)
+class Competence:
+    """Whether the reference beats the text-only prior on these items.
+
+    prior: the better of "majority answer" and "grey image". lead: reference minus prior. lead_lower: its lower bound
+    at 5 %; above 0 it is competent. lead_lower_pass: the bound at 0.001 % that a PASS asks for. missing: which part of
+    the prior was not run, and how to run it; then no figure is known.
+    """
+
+    prior: str
+    accuracy: float
+    lead: float
+    lead_lower: float
+    lead_lower_pass: float
+    missing: str = ""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """KL(reference || level) over the options' probabilities, in nats. items: those with options."""
+
+    items: int
+    mean_nats: float
+    p99_nats: float
+    max_nats: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A level against its reference on the same items: all of them, or one cell (modality x task).
+
+    delta: accuracy of the level minus the reference's; lower, upper: its one-sided 95 % cluster-robust bounds, which
+    decide. item_lower, item_upper: Tango's bounds as if items were independent, for comparison only. harmful: reference
+    right, level wrong; healing: the opposite. agreement: share of items with the same answer. p_worse: against "no
+    worse than the margin"; p_worse_holm: adjusted over the level's competent cells (cells only). named_worse: that is
+    at most alpha. items_to_settle: for a verdict that is open, items like these with power 0.8; None where settled or
+    out of reach.
+    """
+
+    modality: str
+    task: str
+    margin: float
+    items: int
+    clusters: int
+    reference: Share
+    level: Share
+    delta: float
+    lower: float
+    upper: float
+    item_lower: float
+    item_upper: float
+    harmful: int
+    healing: int
+    agreement: float
+    mcnemar_p: float
+    design_effect: float
+    discordant_clusters: int
+    largest_cluster_share: float
+    divergence: Divergence | None
+    competence: Competence
+    verdict: Verdict
+    reason: str
+    items_to_settle: int | None
+    p_worse: float
+    p_worse_holm: float | None = None
+    named_worse: bool = False
+
+
+@dataclass(frozen=True)
+class SmallCell:
+    """A cell with too few items to print."""
+
+    modality: str
+    task: str
+    items: int
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run by its hashes. digest: of what was run; weight_bytes: all weights it loads."""
+
+    run: str
+    kind: SubjectKind
+    level: str
+    digest: str
+    weight_bytes: int
+    predictions_sha256: str
+    items_per_second: float | None
+
+
+@dataclass(frozen=True)
+class LevelDrift:
+    """One row of the report. no_cell_worse: every printed cell PASSes, an intersection-union claim at alpha."""
+
+    facts: RunFacts
+    reference: str
+    overall: Comparison
+    cells: tuple[Comparison, ...]
+    no_cell_worse: bool
+
+    @property
+    def named_worse(self) -> tuple[Comparison, ...]:
+        """The cells named worse than the margin, with family-wise error alpha (Holm)."""
+        return tuple(cell for cell in self.cells if cell.named_worse)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the level FAILs over all or in any cell."""
+        return any(row.verdict == "FAIL" for row in (self.overall, *self.cells))
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """A row that every report has and this one could not fill."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class DriftReport:
+    """Everything a report says. stored: the merged checkpoint as stored on disk against base plus adapter.
+
+    items_sha256: over the questions and answers that all runs share. priors: the text-only runs that were found.
+    """
+
+    dataset: str
+    dataset_sha256: str
+    role: str
+    items: int
+    clusters: int
+    items_sha256: str
+    settings: Mapping[str, str | int | bool]
+    margins: Margins
+    reference: RunFacts
+    stored: LevelDrift | NotRun
+    levels: tuple[LevelDrift, ...]
+    small_cells: tuple[SmallCell, ...]
+    priors: tuple[RunFacts, ...]
+    infimed: str
+    schema: str = SCHEMA
+
+    @property
+    def rows(self) -> Iterator[LevelDrift]:
+        """The stored checkpoint's row, where it was run, then the levels."""
+        if isinstance(self.stored, LevelDrift):
+            yield self.stored
+        yield from self.levels
+
+    @property
+    def failed(self) -> bool:
+        """Whether any row FAILs: the exit code of `infimed drift`."""
+        return any(row.failed for row in self.rows)
+
+    def to_bytes(self) -> bytes:
+        """Return the report as JSON: same findings, same bytes."""
+        return canonical_json(to_json(self))
+
+    @classmethod
+    def read(cls, path: Path) -> DriftReport:
+        """Read a report's JSON. Raises ReportError."""
+        try:
+            return from_json(cls, json.loads(path.read_bytes()), path.name)
+        except (OSError, ValueError, FormError) as error:
+            raise ReportError(f"{path} is no drift report ({error}); make one with infimed drift") from None

@@ -1,0 +1,240 @@
+"""The language model of Qwen2.5-VL as one ONNX graph for prompts and single tokens, for one sequence.
+
+Embeddings go in, because images are placed among them outside; logits come out for the rows that are asked for. The
+KV cache is laid out token by token, so that an engine extends and cuts it in place. Knows no file and no weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .. import InfimedError
+from .onnx_trace import Port, trace
+
+if TYPE_CHECKING:
+    import torch
+
+HEAD = "lm_head.weight"
+INVERSE_FREQUENCIES = "rotary.inverse_frequencies"
+SAMPLES = {"tokens": 5, "past": 3, "total": 8, "rows": 2}
+
+
+class GraphError(InfimedError):
+    """The checkpoint's config.json asks for what the graph does not do."""
+
+
+@dataclass(frozen=True)
+class DecoderNumbers:
+    """What the graph is made of. sections: rotary frequencies per axis (temporal, height, width), together head_dim / 2."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    norm_epsilon: float
+    rope_theta: float
+    sections: tuple[int, ...]
+
+    @classmethod
+    def of(cls, config: Any) -> DecoderNumbers:
+        """Read a transformers Qwen2_5_VLConfig. Raises GraphError for what this graph does not do."""
+        text = config.text_config
+        rope = text.rope_parameters
+        unusual = {
+            "hidden_act": text.hidden_act != "silu",
+            "sliding window": "sliding_attention" in text.layer_types,
+            "rope_type": rope["rope_type"] != "default",
+        }
+        if wrong := [name for name, differs in unusual.items() if differs]:
+            raise GraphError(f"config.json: {', '.join(wrong)} is not what Qwen2.5-VL's ONNX graph does")
+        head_dim = text.hidden_size // text.num_attention_heads
+        sections = tuple(int(size) for size in rope.get("mrope_section", ()))
+        if sum(sections) * 2 != head_dim:
+            raise GraphError(f"config.json: mrope_section {list(sections)} must sum to half of head_dim {head_dim}")
+        return cls(
+            layers=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            intermediate=text.intermediate_size,
+            heads=text.num_attention_heads,
+            kv_heads=text.num_key_value_heads,
+            head_dim=head_dim,
+            vocabulary=text.vocab_size,
+            norm_epsilon=text.rms_norm_eps,
+            rope_theta=rope["rope_theta"],
+            sections=sections,
+        )
+
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Return the matrices by name, each (in, out): the checkpoint's turned around."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        shapes = {}
+        for layer in range(self.layers):
+            at, mlp = f"layers.{layer}.self_attn", f"layers.{layer}.mlp"
+            shapes |= {
+                f"{at}.q_proj.weight": (self.hidden, queries),
+                f"{at}.k_proj.weight": (self.hidden, keys),
+                f"{at}.v_proj.weight": (self.hidden, keys),
+                f"{at}.o_proj.weight": (queries, self.hidden),
+                f"{mlp}.gate_proj.weight": (self.hidden, self.intermediate),
+                f"{mlp}.up_proj.weight": (self.hidden, self.intermediate),
+                f"{mlp}.down_proj.weight": (self.intermediate, self.hidden),
+            }
+        return {**shapes, HEAD: (self.hidden, self.vocabulary)}
+
+    def vectors(self) -> dict[str, tuple[int]]:
+        """Return the norms and biases of the checkpoint by name."""
+        shapes = {"norm.weight": (self.hidden,)}
+        for layer in range(self.layers):
+            at = f"layers.{layer}.self_attn"
+            shapes |= {
+                f"layers.{layer}.input_layernorm.weight": (self.hidden,),
+                f"layers.{layer}.post_attention_layernorm.weight": (self.hidden,),
+                f"{at}.q_proj.bias": (self.heads * self.head_dim,),
+                f"{at}.k_proj.bias": (self.kv_heads * self.head_dim,),
+                f"{at}.v_proj.bias": (self.kv_heads * self.head_dim,),
+            }
+        return shapes
+
+    def cache_names(self, word: str) -> list[str]:
+        """Return the names of the cache's ports: `word` is "past" or "new"."""
+        return [f"{word}_{kind}.{layer}" for kind in ("key", "value") for layer in range(self.layers)]
+
+
+def trace_decoder(numbers: DecoderNumbers) -> Any:
+    """Return the graph as an onnx.ModelProto whose first inputs are the weights."""
+    entry = (numbers.kv_heads, numbers.head_dim)
+    inputs = [
+        Port("inputs_embeds", "float32", (1, "tokens", numbers.hidden)),
+        Port("position_ids", "int64", (3, 1, "tokens")),
+        Port("attention_mask", "int64", (1, "total")),
+        Port("logit_rows", "int64", ("rows",)),
+        *(Port(name, "float32", ("past", *entry)) for name in numbers.cache_names("past")),
+    ]
+    outputs = [
+        Port("logits", "float32", ("rows", numbers.vocabulary)),
+        *(Port(name, "float32", ("tokens", *entry)) for name in numbers.cache_names("new")),
+    ]
+    weights = {**numbers.vectors(), **numbers.matrices(), INVERSE_FREQUENCIES: (numbers.head_dim // 2,)}
+
+    def function(w: Mapping[str, torch.Tensor], *given: torch.Tensor) -> Sequence[torch.Tensor]:
+        return decode(numbers, w, *given)
+
+    return trace(function, weights, inputs, outputs, SAMPLES)
+
+
+def decode(
+    numbers: DecoderNumbers,
+    w: Mapping[str, torch.Tensor],
+    inputs_embeds: torch.Tensor,
+    position_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    logit_rows: torch.Tensor,
+    *past: torch.Tensor,
+) -> list[torch.Tensor]:
+    """Return logits (rows, vocabulary), then the new keys and the new values of each layer (tokens, kv_heads, head_dim).
+
+    inputs_embeds: (1, tokens, hidden). position_ids: (3, 1, tokens). attention_mask: (1, past + tokens), 0 where a
+    token must not be looked at. logit_rows: which of the tokens. past: the keys of each layer, then the values of each.
+    """
+    import torch
+
+    hidden = inputs_embeds[0]
+    cos, sin = _rotation(numbers, w[INVERSE_FREQUENCIES], position_ids[:, 0])
+    bias = _causal_bias(attention_mask[0], hidden.shape[0], hidden.dtype)
+    keys, values = [], []
+    for layer in range(numbers.layers):
+        at = f"layers.{layer}"
+        normed = rms_norm(hidden, w[f"{at}.input_layernorm.weight"], numbers.norm_epsilon)
+        query, key, value = (
+            (normed @ w[f"{at}.self_attn.{part}_proj.weight"] + w[f"{at}.self_attn.{part}_proj.bias"]).reshape(
+                -1, heads, numbers.head_dim
+            )
+            for part, heads in (("q", numbers.heads), ("k", numbers.kv_heads), ("v", numbers.kv_heads))
+        )
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        keys.append(key)
+        values.append(value)
+        seen = _attend(
+            numbers,
+            query,
+            torch.cat([past[layer], key]),
+            torch.cat([past[numbers.layers + layer], value]),
+            bias,
+        )
+        hidden = hidden + seen @ w[f"{at}.self_attn.o_proj.weight"]
+        normed = rms_norm(hidden, w[f"{at}.post_attention_layernorm.weight"], numbers.norm_epsilon)
+        gate = torch.nn.functional.silu(normed @ w[f"{at}.mlp.gate_proj.weight"])
+        hidden = hidden + (gate * (normed @ w[f"{at}.mlp.up_proj.weight"])) @ w[f"{at}.mlp.down_proj.weight"]
+    asked = rms_norm(hidden.index_select(0, logit_rows), w["norm.weight"], numbers.norm_epsilon)
+    return [asked @ w[HEAD], *keys, *values]
+
+
+def inverse_frequencies(theta: float, dim: int) -> torch.Tensor:
+    """Return theta^(-2i / dim) for i < dim / 2, float32, by the very operations of transformers."""
+    import torch
+
+    frequencies: torch.Tensor = 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float) / dim))
+    return frequencies
+
+
+def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """Return hidden / sqrt(mean(hidden^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467)."""
+    import torch
+
+    wide = hidden.float()
+    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
+    return weight * normed.to(hidden.dtype)
+
+
+def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Return (tokens, heads, head_dim) rotated by the angles of each token: cos and sin are (tokens, head_dim / 2)."""
+    import torch
+
+    half = heads.shape[-1] // 2
+    left, right = heads[..., :half], heads[..., half:]
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+
+
+def _rotation(
+    numbers: DecoderNumbers, frequencies: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return cos and sin, (tokens, head_dim / 2): each section of frequencies turns with its own axis' position."""
+    import torch
+
+    parts, start = [], 0
+    for axis, size in enumerate(numbers.sections):
+        parts.append(positions[axis % 3, :, None].to(frequencies.dtype) * frequencies[start : start + size])
+        start += size
+    angles = torch.cat(parts, dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def _causal_bias(mask: torch.Tensor, tokens: int, dtype: torch.dtype) -> torch.Tensor:
+    """Return (tokens, past + tokens): 0 where a token may look, the least number elsewhere."""
+    import torch
+
+    total = mask.shape[0]
+    place = torch.arange(total, device=mask.device)
+    hidden_from = (place[None] > place[total - tokens :, None]) | (mask == 0)[None]
+    return torch.zeros_like(hidden_from, dtype=dtype).masked_fill(hidden_from, torch.finfo(dtype).min)
+
+
+def _attend(
+    numbers: DecoderNumbers, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor
+) -> torch.Tensor:
+    """Return (tokens, heads * head_dim). The heads that share a key are one batch of rows, so no key is copied."""
+    tokens, total = query.shape[0], key.shape[0]
+    group = numbers.heads // numbers.kv_heads
+    rows = query.reshape(tokens, numbers.kv_heads, group, numbers.head_dim).permute(1, 2, 0, 3)
+    rows = rows.reshape(numbers.kv_heads, group * tokens, numbers.head_dim)
+    scores = (rows @ key.permute(1, 2, 0)) * numbers.head_dim**-0.5
+    scores = scores.reshape(numbers.kv_heads, group, tokens, total) + bias
+    shares = scores.softmax(-1).reshape(numbers.kv_heads, group * tokens, total)
+    seen = (shares @ value.permute(1, 0, 2)).reshape(numbers.kv_heads, group, tokens, numbers.head_dim)
+    return seen.permute(2, 0, 1, 3).reshape(tokens, numbers.heads * numbers.head_dim)

@@ -1,0 +1,93 @@
+"""Progress without a terminal is a few lines on stderr that a log can keep; with one it is bars."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from infimed.cli.progress import PlainLines, amount_text, bars, drawn, rate_text, remark, time_text
+from infimed.runtime.events import Event
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_stage_of_a_thousand_events_is_a_handful_of_lines_with_rate_and_time_left() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = PlainLines(stream, clock)
+    for done in range(1001):
+        clock.now_s = done * 0.025
+        lines(Event("train", done, 1000, "steps", figures={"loss": 2.0 - done / 1000}))
+    said = stream.getvalue().splitlines()
+    assert len(said) == 4
+    assert said[0] == "train: 0/1,000 steps, loss 2"
+    assert said[1] == "train: 400/1,000 steps, 40.0 steps/s, 15 s left, loss 1.6"
+    assert said[3] == "train: 1,000/1,000 steps, done in 25 s, loss 1"
+
+
+def test_work_found_done_at_the_start_does_not_count_as_fast_work() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = PlainLines(stream, clock)
+    lines(Event("evaluate", 900, 1000, "examples", "resumed"))
+    clock.now_s = 20.0
+    lines(Event("evaluate", 920, 1000, "examples"))
+    assert stream.getvalue().splitlines()[1] == "evaluate: 920/1,000 examples, 1.0 examples/s, 1 min 20 s left"
+
+
+def test_stages_side_by_side_are_timed_apart() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = PlainLines(stream, clock, every_s=1.0)
+    lines(Event("a", 0, 10, "files"))
+    clock.now_s = 5.0
+    lines(Event("b", 0, 10, "files"))
+    clock.now_s = 10.0
+    lines(Event("a", 5, 10, "files"))
+    lines(Event("b", 5, 10, "files"))
+    assert stream.getvalue().splitlines()[2:] == [
+        "a: 5/10 files, 2.0 s per file, 10 s left",
+        "b: 5/10 files, 1.0 files/s, 5 s left",
+    ]
+
+
+def test_a_stage_without_a_known_end_tells_what_is_done() -> None:
+    assert amount_text(Event("verify", 1_234_500_000, 0, "bytes")) == "1,234.5 MB"
+    assert amount_text(Event("verify", 1_234_500_000, 2_000_000_000, "bytes")) == "1,234.5/2,000.0 MB"
+    assert amount_text(Event("walk", 7, 0, "files")) == "7 files"
+
+
+def test_rates_and_times_are_written_for_a_person() -> None:
+    assert rate_text(3.04e8, "bytes") == "304.0 MB/s"
+    assert rate_text(0.25, "steps") == "4.0 s per step"
+    assert [time_text(s) for s in (0.4, 59.4, 60, 3599, 3600, 7384)] == [
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "59 min 59 s",
+        "1 h 00 min",
+        "2 h 03 min",
+    ]
+    assert remark(Event("s", 0, 1, "x", "a note", {"kl": 1.23456e-7})) == "kl 1.235e-07  a note"
+
+
+def test_without_a_terminal_lines_go_to_stderr_and_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    with drawn() as on_event:
+        on_event(Event("export", 1, 2, "levels"))
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err == "export: 1/2 levels\n"
+
+
+def test_bars_show_every_stage_and_brackets_in_a_note_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    with bars() as on_event:
+        on_event(Event("pixels", 1, 2, "images", "file [3].png"))
+        on_event(Event("pixels", 2, 2, "images", "file [4].png"))
+        on_event(Event("tokens", 5, 0, "rows"))
+        print("data")
+    captured = capsys.readouterr()
+    assert captured.out == "data\n"
+    assert "pixels" in captured.err and "2/2 images" in captured.err and "5 rows" in captured.err

@@ -1,0 +1,74 @@
+"""Weights of a level: predicted from a checkpoint, read from a bundle, and compared with what export really writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infimed.devices.weights import PlanError, predict, read_planned
+from infimed.runtime.levels import LEVELS
+from infimed.runtime.manifest import VerifyError
+from infimed.runtime.shape import ModelShape
+
+from .checkpoints import write_bundle, write_checkpoint
+
+
+def test_a_checkpoint_is_planned_at_every_level_from_its_headers(tmp_path: Path) -> None:
+    planned = read_planned(write_checkpoint(tmp_path / "c"))
+    assert [weights.level.name for weights in planned.levels] == [row.name for row in LEVELS]
+    assert planned.source == "checkpoint" and planned.max_pixels == 112 * 112
+    by_name = {weights.level.name: weights for weights in planned.levels}
+    language = 100 * 64 + 128 * 64
+    assert by_name["gguf-f16"].language_bytes == 2 * language
+    assert by_name["gguf-f16"].vision_bytes == 2 * 32 * 32 and by_name["gguf-f32"].vision_bytes == 4 * 32 * 32
+    assert by_name["onnx-fp32"].language_bytes == 4 * language
+    assert by_name["onnx-fp32"].embedding_bytes == 2 * 100 * 64
+    assert not by_name["gguf-f16"].exact
+
+
+def test_a_bundle_is_planned_by_the_sizes_of_its_files(tmp_path: Path) -> None:
+    seen: list[str] = []
+    planned = read_planned(write_bundle(tmp_path / "b"), lambda path, size_bytes: seen.append(path))
+    by_name = {weights.level.name: weights for weights in planned.levels}
+    gguf, onnx = by_name["gguf-q4_k_m"], by_name["onnx-int4"]
+    assert (gguf.language_bytes, gguf.embedding_bytes, gguf.vision_bytes) == (1000, 0, 300)
+    assert (onnx.language_bytes, onnx.embedding_bytes, onnx.vision_bytes) == (1000, 50, 300)
+    assert gguf.exact and onnx.exact and planned.source == "bundle"
+    assert "gguf-q4_k_m/model.gguf" in seen
+
+
+def test_a_changed_bundle_is_refused_before_it_is_planned(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "b")
+    (folder / "gguf-q4_k_m/model.gguf").write_bytes(bytes(999))
+    with pytest.raises(VerifyError, match="model.gguf was changed"):
+        read_planned(folder)
+
+
+def test_any_other_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="neither a checkpoint"):
+        read_planned(tmp_path)
+    with pytest.raises(PlanError, match="neither a checkpoint"):
+        read_planned(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_predicted_sizes_are_those_that_export_writes(tmp_path: Path, tied: bool) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("llama_cpp")
+    from infimed.export.gguf_export import export_gguf
+    from infimed.export.onnx_export import export_onnx
+
+    from ..models import build_random_checkpoint
+
+    checkpoint = build_random_checkpoint(
+        tmp_path / "c", hidden=512, ffn=1024, layers=4, vision_hidden=256, vision_ffn=512, vocabulary=4096, tied=tied
+    )
+    shape = ModelShape.read(checkpoint)
+    written = {}
+    for format, export in (("gguf", export_gguf), ("onnx", export_onnx)):
+        names = tuple(row.name for row in LEVELS if row.format == format)
+        written.update(export(checkpoint, tmp_path / "b", names))
+    for row in LEVELS:
+        predicted, real = predict(shape, row).total_bytes, written[row.name].weight_bytes
+        assert predicted == pytest.approx(real, rel=0.05), row.name

@@ -1,0 +1,154 @@
+"""The cluster-robust bound: its parts by hand, and its error rate at the margin over several cluster structures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+from scipy.stats import beta, t
+
+from infimed.evaluation.bounds import (
+    from_counts,
+    lower_bound,
+    p_below,
+    paired_clusters,
+    upper_bound,
+)  # fmt: skip
+from infimed.evaluation.intervals import tango_bound, tango_score
+
+Z = 1.6448536269514722
+
+
+def draw(sizes, delta, discordant, correlation, draws, seed):  # type: ignore[no-untyped-def]
+    """Outcomes per cluster: an item copies its cluster's fate with probability sqrt(correlation)."""
+    rng = np.random.default_rng(seed)
+    harm, heal = (discordant - delta) / 2, (discordant + delta) / 2
+    shape = (draws, len(sizes))
+    copies = rng.binomial(sizes, correlation**0.5, shape)
+    fate = rng.random(shape)
+    harmful = rng.binomial(sizes - copies, harm)
+    healing = rng.binomial(sizes - copies - harmful, heal / (1 - harm))
+    return from_counts(
+        harmful + copies * (fate < harm), healing + copies * ((fate >= harm) & (fate < harm + heal)), sizes
+    )
+
+
+def test_items_reduce_to_the_counts_of_their_clusters() -> None:
+    before = [1, 1, 0, 1, 0, 0, 1]
+    after_ = [0, 1, 1, 0, 0, 1, 1]
+    pairs = paired_clusters(before, after_, list("aabbccd"))
+    assert (float(pairs.items), pairs.clusters) == (7, 4)
+    assert (float(pairs.harmful), float(pairs.healing)) == (2, 2)
+    assert float(pairs.clusters_discordant) == 3
+    assert (float(pairs.clusters_harmful), float(pairs.clusters_healing)) == (2, 2)
+    # discordant items per cluster: a 1, b 2, c 1, d 0
+    assert float(pairs.effective_discordant) == pytest.approx(16 / 6)
+    assert float(pairs.mean_size) == pytest.approx((4 + 4 + 4 + 1) / 7)
+    assert float(pairs.largest_share) == pytest.approx(2 / 7)
+    assert float(pairs.delta) == 0.0
+
+
+def test_the_design_effect_is_the_ratio_of_the_two_variances_of_statsmodels() -> None:
+    sm = pytest.importorskip("statsmodels.api")
+    rng = np.random.default_rng(3)
+    clusters = np.repeat(np.arange(60), rng.integers(1, 9, 60))
+    fate = rng.choice([-1, 0, 1], 60, p=[0.2, 0.6, 0.2])[clusters]
+    own = rng.choice([-1, 0, 1], len(clusters), p=[0.2, 0.6, 0.2])
+    change = np.where(rng.random(len(clusters)) < 0.7, fate, own)
+    pairs = paired_clusters(change < 1, change > -1, clusters)
+    assert float(pairs.delta) == pytest.approx(change.mean())
+    model = sm.OLS(change, np.ones(len(change)))
+    robust = model.fit(cov_type="cluster", cov_kwds={"groups": clusters}).bse[0] ** 2
+    plain = model.fit().bse[0] ** 2
+    assert float(pairs.design_effect) == pytest.approx(robust / plain, rel=1e-9)
+    assert float(pairs.design_effect) > 2
+
+
+def test_items_of_their_own_have_no_design_effect() -> None:
+    rng = np.random.default_rng(0)
+    before, after_ = rng.random((2, 400)) < 0.8
+    pairs = paired_clusters(before, after_, np.arange(400))
+    assert float(pairs.design_effect) == pytest.approx(1.0, abs=1e-12)
+    assert float(pairs.inflation) == pytest.approx(1.0, abs=1e-12)
+
+
+def test_with_few_discordant_clusters_the_bound_counts_harmful_clusters() -> None:
+    sizes = np.full(80, 3)
+    harmful, healing = np.zeros(80), np.zeros(80)
+    harmful[:2], healing[2:4] = 3, 1
+    pairs = from_counts(harmful, healing, sizes)
+    assert float(lower_bound(pairs, 0.05)) == pytest.approx(-beta.ppf(0.95, 3, 78), abs=1e-12)
+    assert float(upper_bound(pairs, 0.05)) == pytest.approx(beta.ppf(0.95, 3, 78), abs=1e-12)
+    assert float(p_below(pairs, 0.01)) == 1.0
+
+
+def test_with_more_the_bound_is_tangos_on_counts_divided_by_the_stated_factor() -> None:
+    rng = np.random.default_rng(5)
+    sizes = rng.integers(1, 6, 120)
+    pairs = draw(sizes, -0.03, 0.15, 0.5, 1, seed=9)
+    b, c, n = (float(value[0]) for value in (pairs.harmful, pairs.healing, pairs.items))
+    k, m, d0 = (float(value[0]) for value in (pairs.effective_discordant, pairs.mean_size, pairs.design_effect))
+    assert float(pairs.clusters_discordant[0]) > 5
+    w = 4 / (k + 4)
+    factor = max(d0, d0 * (1 - w) + m * w) * (t.ppf(0.95, k) / Z) ** 2
+    assert float(lower_bound(pairs, 0.05)[0]) == pytest.approx(
+        float(tango_bound(b / factor, c / factor, n / factor, Z)), abs=1e-9
+    )
+    assert float(upper_bound(pairs, 0.05)[0]) == pytest.approx(
+        float(tango_bound(b / factor, c / factor, n / factor, -Z)), abs=1e-9
+    )
+    assert float(tango_score(b / factor, c / factor, n / factor, lower_bound(pairs, 0.05)[0])) == pytest.approx(Z)
+
+
+def test_the_p_value_crosses_alpha_where_the_upper_bound_crosses_the_margin() -> None:
+    pairs = draw(np.full(100, 2), -0.15, 0.2, 0.3, 1, seed=2)
+    edge = -float(upper_bound(pairs, 0.05)[0])
+    assert 0 < edge < 0.15
+    assert float(p_below(pairs, edge)[0]) == pytest.approx(0.05, abs=1e-9)
+    assert float(p_below(pairs, edge - 0.01)[0]) < 0.05 < float(p_below(pairs, edge + 0.01)[0])
+
+
+def test_exchanging_the_runs_mirrors_the_bounds() -> None:
+    rng = np.random.default_rng(1)
+    before, after_ = rng.random((2, 300)) < [[0.85], [0.7]]
+    clusters = np.repeat(np.arange(100), 3)
+    one, other = paired_clusters(before, after_, clusters), paired_clusters(after_, before, clusters)
+    assert float(lower_bound(one, 0.05)) == pytest.approx(-float(upper_bound(other, 0.05)), abs=1e-12)
+
+
+def test_draws_judged_together_are_those_judged_alone() -> None:
+    pairs = draw(np.array([1, 2, 3, 4] * 30), -0.02, 0.05, 0.5, 8, seed=4)
+    bounds = lower_bound(pairs, 0.05)
+    for index in range(8):
+        alone = draw(np.array([1, 2, 3, 4] * 30), -0.02, 0.05, 0.5, 8, seed=4)
+        one = type(alone)(*(value if isinstance(value, int) else value[index] for value in vars(alone).values()))
+        assert float(lower_bound(one, 0.05)) == float(bounds[index])
+
+
+GEOMETRIC = np.random.default_rng(11).geometric(1 / 3, 300)
+STRUCTURES = [
+    pytest.param(np.ones(600, int), 0.0, id="600 items of their own"),
+    pytest.param(np.full(200, 3), 0.0, id="200 images of 3, no correlation"),
+    pytest.param(np.full(200, 3), 0.8, id="200 images of 3, correlation 0.8"),
+    pytest.param(np.full(100, 8), 0.3, id="100 patients of 8, correlation 0.3"),
+    pytest.param(np.full(20, 8), 0.8, id="20 patients of 8, correlation 0.8"),
+    pytest.param(GEOMETRIC, 0.5, id="300 images of geometric size, correlation 0.5"),
+]
+
+
+@pytest.mark.parametrize(("sizes", "correlation"), STRUCTURES)
+@pytest.mark.parametrize(("margin", "discordant"), [(0.02, 0.02), (0.02, 0.1), (0.05, 0.05), (0.05, 0.3)])
+def test_at_exactly_the_margin_the_bounds_err_as_rarely_as_they_say(  # type: ignore[no-untyped-def]
+    sizes, correlation, margin, discordant
+) -> None:
+    pairs = draw(sizes, -margin, discordant, correlation, 5_000, seed=1)
+    assert (lower_bound(pairs, 0.05) > -margin).mean() <= 0.06
+    # the other side is as discrete as a binomial where nothing heals: docs/drift.md has the worst rate
+    assert (upper_bound(pairs, 0.05) < -margin).mean() <= 0.07
+
+
+def test_a_bound_that_ignores_clusters_would_err_far_more() -> None:
+    pairs = draw(np.full(200, 3), -0.05, 0.1, 0.8, 4_000, seed=1)
+    naive = tango_bound(pairs.harmful, pairs.healing, pairs.items, Z)
+    assert (naive > -0.05).mean() > 0.10 > (lower_bound(pairs, 0.05) > -0.05).mean()

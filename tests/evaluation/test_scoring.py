@@ -1,0 +1,86 @@
+"""Scores of replies, and the opposite of what other harnesses are known to get wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from infimed.evaluation.scoring import best_overlap, exact_match, normalise, score_choice, score_reply, token_overlap
+
+
+@pytest.mark.parametrize(
+    ("text", "normal"),
+    [
+        ("  The LEFT lung. ", "left lung"),
+        ("an X-ray of the chest", "x-ray of chest"),
+        ("\uff34\uff12-weighted", "t2-weighted"),
+        ("3.5 cm.", "3.5 cm"),
+        ("and/or (both)", "and/or both"),
+        ("Two lesions, twenty-one days", "2 lesions 21 days"),
+        ("- none -", "none"),
+        ("hepatitis A", "hepatitis a"),
+        ("a", "a"),
+        ("snake_case; 'quoted'", "snake case quoted"),
+        ("...", ""),
+    ],
+)
+def test_texts_are_compared_in_one_normal_form(text: str, normal: str) -> None:
+    assert normalise(text) == normal
+    assert normalise(normal) == normal
+
+
+def test_overlap_names_its_parts_so_that_no_order_can_be_wrong() -> None:
+    overlap = token_overlap("large left effusion seen", "left effusion")
+    assert overlap.precision == pytest.approx(2 / 4)
+    assert overlap.recall == pytest.approx(2 / 2)
+    assert overlap.f1 == pytest.approx(2 * 0.5 * 1 / 1.5)
+
+
+def test_overlap_counts_repeated_words_once_each() -> None:
+    overlap = token_overlap("left left left", "left left lung")
+    assert (overlap.precision, overlap.recall) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+
+
+def test_empty_against_empty_is_one_and_against_anything_else_zero() -> None:
+    assert token_overlap("", "the").f1 == 0.0  # a last article stays
+    assert token_overlap("", "").f1 == 1.0
+    assert token_overlap("", "lung").f1 == token_overlap("lung", "").f1 == 0.0
+
+
+def test_the_best_alias_counts() -> None:
+    assert best_overlap("heart attack", ("myocardial infarction", "heart attack")).f1 == 1.0
+    assert exact_match("The Heart attack.", ("myocardial infarction", "heart attack"))
+    assert not exact_match("", ("", "."))
+
+
+def test_yes_it_is_abnormal_is_a_yes() -> None:
+    score = score_reply("Yes, it is abnormal", "yes", answer_type="yesno", options=("yes", "no"))
+    assert score.correct and score.value == 1.0
+
+
+def test_an_empty_reply_is_wrong_when_the_key_is_the_first_option() -> None:
+    score = score_reply("", "A", answer_type="choice", options=("A", "B", "C"))
+    assert score.invalid and not score.correct and score.value == 0.0
+
+
+def test_a_reply_that_says_nothing_clear_scores_the_same_every_time() -> None:
+    scores = {
+        score_reply("hard to say", "b", answer_type="choice", options=("a b", "b", "c")).correct for _ in range(50)
+    }
+    assert scores == {False}
+
+
+def test_a_closed_item_is_scored_once_and_never_as_an_open_one() -> None:
+    # the wrong option shares words with the key: a choice is right or wrong, not partly right
+    score = score_reply("left lower lobe", "left upper lobe", answer_type="choice",
+                        options=("left lower lobe", "left upper lobe"))  # fmt: skip
+    assert (score.correct, score.value) == (False, 0.0)
+
+
+def test_open_answers_are_right_by_exact_match_and_worth_their_overlap() -> None:
+    score = score_reply("in the left lung", "left lung", answer_type="open", aliases=("lung on the left",))
+    assert not score.correct and score.value == pytest.approx(0.8)
+    assert score_reply("Answer: lung on left", "left lung", answer_type="open", aliases=("lung on the left",)).correct
+
+
+def test_a_choice_by_likelihood_is_right_only_when_it_is_the_answer() -> None:
+    assert score_choice("left", "left") and not score_choice("Left", "left")

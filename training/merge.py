@@ -1,0 +1,167 @@
+"""Merges an adapter into its base, one tensor at a time, and measures what merging and rounding changed.
+
+Each weight becomes W + scale * B A, stored in the base's type. No model is built to write it; one is built afterwards
+to hold the written file against base plus unmerged adapter. Knows no format but safetensors.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import CheckFailed, InfimedError
+from ..runtime.events import Event, OnEvent, ignore
+from ..runtime.files import canonical_json, write_bytes
+from ..runtime.publish import publishing
+from .adapter import PIXELS_FILE, Adapter, AdapterError, Update
+from .checkpoint import Checkpoint, TensorSpec, copy_companions, write_weights
+from .merge_check import Difference, Rounding, difference_of
+from .provenance import Provenance, versions
+
+LOGIT_LIMIT = 1e-4
+"""How far merged and unmerged logits may lie apart in float32."""
+_SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+_FLOATS = ("F32", "F16", "BF16")
+
+
+class MergeError(CheckFailed):
+    """A merged checkpoint that does not answer as base and adapter do."""
+
+
+def merge_adapter(
+    adapter: Path,
+    out: Path,
+    *,
+    base: Path | None = None,
+    dtype: str | None = None,
+    threads: int = 2,
+    max_shard_bytes: int = 4 << 30,
+    on_event: OnEvent = ignore,
+) -> Checkpoint:
+    """Publish the merged checkpoint at `out` and return it opened.
+
+    base: where the base lies, if not where the adapter says. dtype: the type that float weights are stored in; the
+    base's own by default. Raises MergeError, before `out` appears, where the logits of the merged weights in float32
+    differ from those of base plus adapter by more than LOGIT_LIMIT. What storing rounds away is recorded, not judged.
+    """
+    if dtype is not None and dtype not in _SAFETENSORS:
+        raise InfimedError(f"dtype {dtype!r} is unknown; choose one of {', '.join(_SAFETENSORS)}")
+    opened = Adapter.open(adapter)
+    source = opened.find_base(base)
+    updates = {_tensor_name(source, update): update for update in opened.updates()}
+    made_from = Provenance(
+        step="merge",
+        inputs={"adapter": opened.sha256, "base": source.sha256},
+        libraries=versions("torch", "transformers", "peft", "numpy"),
+        licences=opened.provenance.licences if opened.provenance else {},
+    )
+    with publishing(out) as work:
+        rounding = write_merged(source, updates, work, dtype, max_shard_bytes, on_event)
+        _copy_settings(source, opened, work, dtype)
+        differences = difference_of(opened, source, updates, Checkpoint.open(work), threads, on_event)
+        _judge(differences["merged"])
+        attest = {"rounding": asdict(rounding), **{name: asdict(d) for name, d in differences.items()}}
+        Provenance(**{**vars(made_from), "attest": attest}).write(work)
+    return Checkpoint.open(out)
+
+
+def write_merged(
+    source: Checkpoint,
+    updates: Mapping[str, Update],
+    folder: Path,
+    dtype: str | None,
+    max_shard_bytes: int,
+    on_event: OnEvent,
+) -> Rounding:
+    """Write the merged weights into `folder`; return how large the stored type's rounding is beside the updates.
+
+    updates: by the name of the tensor in `source` that each belongs to.
+    """
+    kind = _SAFETENSORS[dtype] if dtype else None
+    specs = [
+        TensorSpec(spec.name, kind if kind and spec.dtype in _FLOATS else spec.dtype, spec.shape)
+        for spec in source.tensors.values()
+    ]
+    total, done, shares = sum(spec.bytes for spec in specs), 0, []
+
+    def bytes_of(spec: TensorSpec) -> NDArray[np.uint8]:
+        nonlocal done
+        done += spec.bytes
+        update = updates.get(spec.name)
+        if update is None and spec.dtype == source.tensors[spec.name].dtype:
+            stored = source.raw(spec.name)
+        else:
+            weight = source.array(spec.name).astype(np.float32)
+            merged = weight if update is None else update.merged_into(weight)
+            stored = store(merged, spec)
+            if update is not None:
+                lost, gained = load(stored, spec) - merged, merged - weight
+                shares.append(float(np.linalg.norm(lost) / max(float(np.linalg.norm(gained)), 1e-30)))
+        on_event(Event("merge", done, total, "bytes"))
+        return stored
+
+    write_weights(folder, specs, bytes_of, max_shard_bytes)
+    kinds = sorted({spec.dtype for spec in specs if spec.name in updates})
+    return Rounding("+".join(kinds), len(shares), float(np.median(shares)), max(shares))
+
+
+def store(weight: NDArray[np.float32], spec: TensorSpec) -> NDArray[np.uint8]:
+    """Return a weight's bytes in the type that `spec` names, rounded to nearest, halves to even."""
+    if not np.isfinite(weight).all():
+        raise AdapterError(f"tensor {spec.name} holds infinite or undefined numbers after merging; train it again")
+    if spec.dtype == "F32":
+        flat = np.ascontiguousarray(weight, "<f4")
+    elif spec.dtype == "BF16":
+        bits = np.ascontiguousarray(weight, "<f4").view("<u4")
+        flat = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype("<u2")
+    else:
+        with np.errstate(over="ignore"):
+            flat = weight.astype("<f2")
+        if not np.isfinite(flat).all():
+            raise AdapterError(f"tensor {spec.name} does not fit float16; store it as bfloat16")
+    return flat.reshape(-1).view(np.uint8)
+
+
+def load(stored: NDArray[np.uint8], spec: TensorSpec) -> NDArray[np.float32]:
+    """Return what `store` wrote as float32."""
+    if spec.dtype == "BF16":
+        return (stored.view("<u2").astype("<u4") << 16).view("<f4").reshape(spec.shape)
+    return stored.view("<f4" if spec.dtype == "F32" else "<f2").astype(np.float32).reshape(spec.shape)
+
+
+def _tensor_name(source: Checkpoint, update: Update) -> str:
+    """Return the checkpoint's name of a layer's weight: files may keep the names of transformers 4, models do not."""
+    name = f"{update.module}.weight"
+    older = name.replace("model.language_model.", "model.", 1).replace("model.visual.", "visual.", 1)
+    found = next((n for n in (name, older) if n in source.tensors), None)
+    if found is None:
+        raise AdapterError(f"{source.folder} has no weight for layer {update.module}; it is no base of this adapter")
+    shape = source.tensors[found].shape
+    if shape != (update.b.shape[0], update.a.shape[1]) or source.tensors[found].dtype not in _FLOATS:
+        raise AdapterError(f"{source.folder}: {found} is {shape}, the adapter's update does not fit it")
+    return found
+
+
+def _copy_settings(source: Checkpoint, adapter: Adapter, work: Path, dtype: str | None) -> None:
+    """Copy config, tokenizer, template and preprocessing, the last one as the adapter was trained with."""
+    config = dict(source.config)
+    if dtype:
+        config.pop("torch_dtype", None)
+        config["dtype"] = dtype
+    write_bytes(work / "config.json", canonical_json(config))
+    copy_companions(source.folder, work)
+    if (adapter.folder / PIXELS_FILE).is_file():
+        shutil.copyfile(adapter.folder / PIXELS_FILE, work / PIXELS_FILE)
+
+
+def _judge(merged: Difference) -> None:
+    if merged.max_abs_logit > LOGIT_LIMIT:
+        raise MergeError(
+            f"merged and unmerged logits differ by {merged.max_abs_logit:.2e}, at most {LOGIT_LIMIT:.0e} is allowed; "
+            "the adapter does not merge exactly, so keep it unmerged or report it"
+        )
