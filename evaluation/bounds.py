@@ -124,6 +124,21 @@ def upper_bound(pairs: PairedClusters, alpha: ArrayLike) -> Reals:
     return -lower_bound(pairs.mirrored(), alpha)
 
 
+def is_above(pairs: PairedClusters, delta: float, alpha: float) -> NDArray[np.bool_]:
+    """Return whether the lower bound lies above `delta`, without searching for the bound itself."""
+    point = special().stdtrit(np.maximum(pairs.effective_discordant, 1.0), 1 - alpha)
+    by_score = _studentised(pairs, delta) > point
+    few = pairs.clusters_discordant <= FEW_CLUSTERS
+    shares = np.ones(pairs.items.shape)
+    shares[few] = clopper_pearson_upper(pairs.clusters_harmful[few], (pairs.items / pairs.mean_size)[few], alpha)
+    return np.asarray(np.where(few, -shares > delta, by_score))
+
+
+def is_below(pairs: PairedClusters, delta: float, alpha: float) -> NDArray[np.bool_]:
+    """Return whether the upper bound lies below `delta`."""
+    return is_above(pairs.mirrored(), -delta, alpha)
+
+
 def p_below(pairs: PairedClusters, margin: float) -> Reals:
     """Return the p-value against "the difference is -margin or more": small where the run is worse than the margin.
 

@@ -133,7 +133,9 @@ def _reason(code: int, lower: float, upper: float, margin: float, competence: Co
 
 
 def _points(value: float, signed: bool = True) -> str:
-    return f"{100 * value:{'+' if signed else ''}.1f} points"
+    if not signed:
+        return f"{100 * value:g} point{'' if value == 0.01 else 's'}"
+    return f"{100 * value:+.1f} points".replace("-", "\u2212")
 
 
 def _divergence(reference: Sequence[Prediction], level: Sequence[Prediction]) -> Divergence | None:
@@ -158,6 +160,11 @@ def _says_same(one: Prediction, other: Prediction) -> bool:
     if one.options:
         return one.choice == other.choice
     return normalise(one.extracted or "") == normalise(other.extracted or "")
+
+
+def accuracy(rows: Sequence[Prediction]) -> Share:
+    """Return the share of right answers with its interval, clustered by patient or group."""
+    return _share(outcomes(rows), np.array([row.group for row in rows]))
 
 
 def _share(right: Flags, clusters: NDArray[np.str_]) -> Share:

@@ -95,7 +95,7 @@ def tango_score(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, delta:
     minus = -linear
     with np.errstate(divide="ignore", invalid="ignore"):
         q = np.where(minus >= 0, (minus + root) / (4 * n), -2 * constant / (linear + root))
-    q = np.maximum(np.nan_to_num(q), np.maximum(0.0, -d))
+    q = np.maximum(np.where(np.isnan(q), 0.0, q), np.maximum(0.0, -d))
     variance = n * (2 * q + d * (1 - d))
     distance = c - b - n * d
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -113,7 +113,7 @@ def tango_bound(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, z: Arr
         middle = (low + high) / 2
         above = tango_score(b, c, n, middle) > target  # the statistic falls as the difference grows
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return (low + high) / 2
+    return np.asarray((low + high) / 2)
 
 
 def tango(harmful: float, healing: float, items: float, confidence: float = 0.95) -> Interval:

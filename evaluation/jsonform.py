@@ -48,14 +48,24 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind, vars(sys.modules[kind.__module__]))
 
 
+@cache
+def _parts(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(kind), get_args(kind)
+
+
+@cache
+def _fields(kind: Any) -> dict[str, dataclasses.Field[Any]]:
+    return {field.name: field for field in dataclasses.fields(kind)}
+
+
 def _read(kind: Any, value: Any, where: str) -> Any:
-    origin = get_origin(kind)
+    origin, arguments = _parts(kind)
     if kind is Any:
         return value
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in get_args(kind):
+        if value is None and type(None) in arguments:
             return None
-        rest = [part for part in get_args(kind) if part is not type(None)]
+        rest = [part for part in arguments if part is not type(None)]
         for part in rest[:-1]:
             try:
                 return _read(part, value, where)
@@ -63,17 +73,17 @@ def _read(kind: Any, value: Any, where: str) -> Any:
                 continue
         return _read(rest[-1], value, where)
     if origin is Literal:
-        if value not in get_args(kind):
-            raise FormError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, get_args(kind)))}")
+        if value not in arguments:
+            raise FormError(f"{where} is {value!r}; it must be one of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple:
         if not isinstance(value, Sequence) or isinstance(value, str):
             raise FormError(f"{where} is {value!r:.60}; it must be a list")
-        return _read_tuple(get_args(kind), value, where)
+        return _read_tuple(arguments, value, where)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise FormError(f"{where} is {value!r:.60}; it must be an object")
-        return {str(key): _read(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         return _read_dataclass(kind, value, where)
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -85,6 +95,8 @@ def _read(kind: Any, value: Any, where: str) -> Any:
 
 def _read_tuple(kinds: tuple[Any, ...], value: Sequence[Any], where: str) -> tuple[Any, ...]:
     if len(kinds) == 2 and kinds[1] is Ellipsis:
+        if kinds[0] in (str, int, bool, float) and all(type(item) is kinds[0] for item in value):
+            return tuple(value)
         return tuple(_read(kinds[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if len(kinds) != len(value):
         raise FormError(f"{where} has {len(value)} values; it must have {len(kinds)}")
@@ -96,14 +108,16 @@ def _read_tuple(kinds: tuple[Any, ...], value: Sequence[Any], where: str) -> tup
 def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         raise FormError(f"{where} is {value!r:.60}; it must be an object")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    unknown = sorted(set(value) - set(fields))
-    if unknown:
+    fields = _fields(kind)
+    if unknown := sorted(set(value) - set(fields)):
         raise FormError(f"{where} has the unknown field {unknown[0]!r}; known are {', '.join(fields)}")
     given = {}
+    hints = _hints(kind)
     for name, field in fields.items():
         if name in value:
-            given[name] = _read(_hints(kind)[name], value[name], f"{where}.{name}")
+            item, wanted = value[name], hints[name]
+            plain = type(item) is wanted and wanted in (str, int, bool, float)
+            given[name] = item if plain else _read(wanted, item, f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise FormError(f"{where} has no field {name!r}")
     return kind(**given)

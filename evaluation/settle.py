@@ -50,9 +50,10 @@ def _settled(b: Reals, c: Reals, items: int, margin: float, side: Side, alpha: f
     discordant = b + c
     values, index = np.unique(discordant, return_inverse=True)
     point = special().stdtrit(np.maximum(values, 1.0), 1 - alpha)[index]
-    by_score = tango_score(b, c, float(items), -margin) > point
-    by_share = clopper_pearson_upper(b, float(items), alpha) < margin
-    return np.where(discordant <= FEW_CLUSTERS, by_share, by_score)
+    by_score = np.asarray(tango_score(b, c, float(items), -margin) > point)
+    few = discordant <= FEW_CLUSTERS
+    by_score[few] = clopper_pearson_upper(b[few], float(items), alpha) < margin
+    return by_score
 
 
 @lru_cache(maxsize=4096)
@@ -88,12 +89,18 @@ def items_to_settle(pairs: PairedClusters, margin: float, alpha: float = 0.05) -
     will hardly settle it. Never fewer than one more than there are.
     """
     items = float(pairs.items)
-    independent = items_needed(
-        round(float(pairs.harmful) / items, 6), round(float(pairs.healing) / items, 6), margin, alpha
-    )
+    per_unit = float(pairs.inflation)
+    harmful, healing = float(pairs.harmful) / items, float(pairs.healing) / items
+    if float(pairs.clusters_discordant) <= FEW_CLUSTERS:
+        # here whole clusters are counted, so they are the independent units
+        units, per_unit = items / float(pairs.mean_size), float(pairs.mean_size)
+        harmful, healing = float(pairs.clusters_harmful) / units, float(pairs.clusters_healing) / units
+        if harmful + healing > 1:
+            return None
+    independent = items_needed(round(harmful, 6), round(healing, 6), margin, alpha)
     if independent is None:
         return None
-    return max(math.ceil(independent * float(pairs.inflation)), round(items) + 1)
+    return max(math.ceil(independent * per_unit), round(items) + 1)
 
 
 def _axis(items: int, share: float) -> Reals:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from .bounds import PairedClusters, lower_bound, upper_bound
+from .bounds import PairedClusters, is_above, is_below
 
 Verdict = Literal["PASS", "FAIL", "NOT ENOUGH ITEMS", "REFERENCE NOT COMPETENT"]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
@@ -32,10 +32,10 @@ def verdict_codes(pairs: PairedClusters, lead: PairedClusters | None, margin: fl
     """
     if lead is None:
         return np.full(pairs.items.shape, NOT_COMPETENT)
-    competent = lower_bound(lead, ALPHA) > 0
-    certain = competent & (lower_bound(lead, ALPHA_PASS_COMPETENCE) > 0)
-    worse = upper_bound(pairs, ALPHA) < -margin
-    harmless = lower_bound(pairs, ALPHA) > -margin
+    competent = is_above(lead, 0.0, ALPHA)
+    certain = competent & is_above(lead, 0.0, ALPHA_PASS_COMPETENCE)
+    worse = is_below(pairs, -margin, ALPHA)
+    harmless = is_above(pairs, -margin, ALPHA)
     settled = np.where(worse, FAIL, np.where(harmless & certain, PASS, NOT_ENOUGH))
     return np.where(competent, settled, NOT_COMPETENT)
 

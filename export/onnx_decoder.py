@@ -27,7 +27,7 @@ class GraphError(InfimedError):
 
 @dataclass(frozen=True)
 class DecoderNumbers:
-    """What the graph is made of. sections: rotary frequencies per axis (temporal, height, width), together head_dim / 2."""
+    """What the graph is made of. sections: rotary frequencies per axis (time, height, width), in all head_dim / 2."""
 
     layers: int
     hidden: int
@@ -136,7 +136,7 @@ def decode(
     logit_rows: torch.Tensor,
     *past: torch.Tensor,
 ) -> list[torch.Tensor]:
-    """Return logits (rows, vocabulary), then the new keys and the new values of each layer (tokens, kv_heads, head_dim).
+    """Return logits (rows, vocabulary), then each layer's new keys and each one's values (tokens, kv_heads, head_dim).
 
     inputs_embeds: (1, tokens, hidden). position_ids: (3, 1, tokens). attention_mask: (1, past + tokens), 0 where a
     token must not be looked at. logit_rows: which of the tokens. past: the keys of each layer, then the values of each.

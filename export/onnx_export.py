@@ -5,7 +5,7 @@ The graphs are traced once, without weights; each level fills a copy. What a lev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from ..runtime.prompt import PROMPT_FILES
 from ..runtime.quantise import BlockFormat
 from ..training.checkpoint import Checkpoint
 from . import onnx_decoder, onnx_vision
-from .onnx_weights import WORK_WEIGHTS, Scheme, Source, Storage, WeightError, Written, write_graph
+from .onnx_weights import Scheme, Source, Storage, WeightError, Written, write_graph
 
 # For 8-bit weights onnxruntime's processor kernel exists with 8-bit activations only; without them it unpacks the whole
 # matrix at every call, a hundred times slower (docs/onnx.md).
@@ -46,24 +46,24 @@ def export_onnx(
     levels: keys of SCHEMES. Raises WeightError, GraphError or MissingExtra before anything long is done where it can.
     """
     checkpoint = Checkpoint.open(checkpoint_folder)
-    config = _read_config(checkpoint_folder)
+    config = read_config(checkpoint_folder)
     decoder = onnx_decoder.DecoderNumbers.of(config)
     vision = onnx_vision.VisionNumbers.of(config)
-    text_sources = _decoder_sources(checkpoint, decoder, bool(config.tie_word_embeddings))
-    vision_sources = _vision_sources(checkpoint, vision)
+    text_sources = decoder_sources(checkpoint, decoder, bool(config.tie_word_embeddings))
+    eyes_sources = vision_sources(checkpoint, vision)
     shared = bundle_folder / SHARED
     shared.mkdir(parents=True, exist_ok=True)
     embeddings = _embedding_source(checkpoint, decoder)
     _write_embeddings(embeddings, shared / EMBEDDINGS)
     on_event(Event("onnx embeddings", 1, 1, "tensors"))
-    on_event(Event("onnx vision", 0, len(vision_sources), "tensors", "tracing the graph"))
+    on_event(Event("onnx vision", 0, len(eyes_sources), "tensors", "tracing the graph"))
     eyes = write_graph(
         onnx_vision.trace_vision(vision),
         shared,
         VISION,
-        vision_sources,
+        eyes_sources,
         Scheme(matrices=None),
-        _Counter("onnx vision", len(vision_sources), on_event),
+        _Counter("onnx vision", len(eyes_sources), on_event),
     )
     on_event(Event("onnx decoder", 0, 1, "graphs", "tracing the graph"))
     graph = onnx_decoder.trace_decoder(decoder)
@@ -92,7 +92,7 @@ def _entry(
     return LevelEntry(level, files, shared_files, types, size_bytes)
 
 
-def _read_config(folder: Path) -> Any:
+def read_config(folder: Path) -> Any:
     try:
         from transformers import AutoConfig
     except ModuleNotFoundError:
@@ -100,7 +100,7 @@ def _read_config(folder: Path) -> Any:
     return AutoConfig.from_pretrained(str(folder), local_files_only=True)
 
 
-def _decoder_sources(
+def decoder_sources(
     checkpoint: Checkpoint, numbers: onnx_decoder.DecoderNumbers, tied: bool
 ) -> dict[str, Source | NDArray[np.float32]]:
     sources: dict[str, Source | NDArray[np.float32]] = {}
@@ -108,7 +108,9 @@ def _decoder_sources(
         if name == onnx_decoder.HEAD:
             found = [given for given in HEAD_NAMES if given in checkpoint.tensors]
             if not tied and not found:
-                raise WeightError(f"{checkpoint.folder}: config.json unties the output head, yet there is no lm_head.weight")
+                raise WeightError(
+                    f"{checkpoint.folder}: config.json unties the output head, yet there is no lm_head.weight"
+                )
             stored = _embedding_source(checkpoint, numbers).name if tied else found[0]
         else:
             stored = _stored_name(checkpoint, TEXT_PREFIXES, name)
@@ -118,7 +120,7 @@ def _decoder_sources(
     return sources
 
 
-def _vision_sources(
+def vision_sources(
     checkpoint: Checkpoint, numbers: onnx_vision.VisionNumbers
 ) -> dict[str, Source | NDArray[np.float32]]:
     sources: dict[str, Source | NDArray[np.float32]] = {
@@ -150,14 +152,10 @@ def _write_embeddings(source: Source, path: Path) -> None:
         np.lib.format.write_array_header_1_0(
             stream, {"descr": stored.dtype.str, "fortran_order": False, "shape": stored.shape}
         )
-        for rows in _slices(stored):
-            stream.write(np.ascontiguousarray(rows).data)
-
-
-def _slices(stored: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    step = max(1, WORK_WEIGHTS // stored.shape[1])
-    for start in range(0, len(stored), step):
-        yield stored[start : start + step]
+        start = 0
+        for rows in source.rows():  # reading them as numbers refuses NaN and infinity
+            stream.write(np.ascontiguousarray(stored[start : start + len(rows)]).data)
+            start += len(rows)
 
 
 def _embedding_type(source: Source) -> str:

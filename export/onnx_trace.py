@@ -93,7 +93,9 @@ def _strip(model: Any) -> None:
 
     opset = next((entry.version for entry in model.opset_import if entry.domain == ""), 0)
     if model.functions or opset != OPSET:
-        raise TraceError(f"torch.onnx gave opset {opset} with {len(model.functions)} functions; {OPSET} with none is needed")
+        raise TraceError(
+            f"torch.onnx gave opset {opset} with {len(model.functions)} functions; {OPSET} with none is needed"
+        )
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.ir_version = IR_VERSION

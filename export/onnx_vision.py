@@ -25,7 +25,7 @@ ROPE_THETA = 10000.0
 
 @dataclass(frozen=True)
 class VisionNumbers:
-    """What the graph is made of. patch_values: numbers per patch. window_size: in pixels. full: layers without windows."""
+    """What the graph is made of. patch_values: numbers a patch. window_size: in pixels. full: layers without windows."""
 
     layers: int
     hidden: int

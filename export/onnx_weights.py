@@ -51,7 +51,9 @@ class Source:
             raise WeightError(f"{self.checkpoint.folder} has no tensor {self.name}; its config.json promises one")
         flat = spec.shape if len(spec.shape) == 1 else (spec.shape[0], int(np.prod(spec.shape[1:])))
         if flat != self.shape:
-            raise WeightError(f"tensor {self.name} has shape {list(spec.shape)}; config.json asks for {list(self.shape)}")
+            raise WeightError(
+                f"tensor {self.name} has shape {list(spec.shape)}; config.json asks for {list(self.shape)}"
+            )
         if spec.dtype not in _STORED:
             raise WeightError(f"tensor {self.name} is stored as {spec.dtype}; floating-point weights are needed")
 
@@ -91,7 +93,7 @@ class Source:
 class Storage:
     """How a quantised matrix is stored and multiplied.
 
-    int8_activations: the processor rounds what it multiplies by to 8 bits per block too (MatMulNBits' accuracy_level 4).
+    int8_activations: the kernel rounds what it multiplies by to 8 bits per block too (MatMulNBits' accuracy_level 4).
     """
 
     format: BlockFormat
@@ -133,8 +135,8 @@ def write_graph(
 ) -> Written:
     """Write `stem`.onnx and its data files into `folder`; `model` is used up.
 
-    model: an onnx.ModelProto whose first inputs are the weights, as onnx_trace.trace returns it. sources: each weight by
-    the input's name; an array is stored as it is. The graph file appears last, after onnx.checker has read it.
+    model: an onnx.ModelProto whose first inputs are the weights, as onnx_trace.trace returns it. sources: each weight
+    by the input's name; an array is stored as it is. The graph file appears last; then onnx.checker reads it.
     """
     try:
         import onnx

@@ -72,9 +72,13 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class ArrayLength:
-    """Stands for a long array, or one of strings, in the metadata: its values are not kept."""
+    """Stands for a long array, or one of strings, in the metadata, whose values are not kept.
+
+    distinct: how many different strings it holds; its length for numbers.
+    """
 
     length: int
+    distinct: int
 
 
 Value = int | float | bool | str | ArrayLength | tuple[float, ...]
@@ -179,29 +183,32 @@ class _Reader:
             element, length = self.number("I"), self.number("Q")
             if element in _SCALARS and length <= _KEPT_VALUES:
                 return tuple(self.unpack(_SCALARS[element]) for _ in range(length))
-            self.skip(element, length)
-            return ArrayLength(length)
+            return ArrayLength(length, self.skip(element, length))
         if kind not in _SCALARS:
             raise self.refuse(f"a value is of type {kind}, which is unknown")
         number: int | float | bool = self.unpack(_SCALARS[kind])
         return number
 
-    def skip(self, element: int, length: int) -> None:
-        """Step over an array; strings one by one, since only walking them shows where they end."""
+    def skip(self, element: int, length: int) -> int:
+        """Step over an array and return how many different values it has, as ArrayLength counts them."""
         if element in _SCALARS:
             self.step(length * struct.calcsize("<" + _SCALARS[element]))
-        elif element == _STRING:
-            if length * 8 > self.size - self.at:
-                raise self.refuse(f"it claims an array of {length} strings")
-            length_at = struct.Struct("<Q").unpack_from
-            at, last = self.at, self.size - 8
-            for _ in range(length):
-                if at > last:
-                    break
-                at += 8 + length_at(self.data, at)[0]
-            self.step(at - self.at)
-        else:
+            return length
+        if element != _STRING:
             raise self.refuse(f"an array holds values of type {element}")
+        if length * 8 > self.size - self.at:
+            raise self.refuse(f"it claims an array of {length} strings")
+        length_at = struct.Struct("<Q").unpack_from
+        data, at, last = self.data, self.at, self.size - 8
+        seen: set[bytes] = set()
+        for _ in range(length):
+            if at > last:
+                break
+            end = at + 8 + length_at(data, at)[0]
+            seen.add(data[at + 8 : end])
+            at = end
+        self.step(at - self.at)
+        return len(seen)
 
     def text(self) -> str:
         raw = self.take(self.number("Q"))

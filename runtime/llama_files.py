@@ -124,12 +124,14 @@ def check_text_model(header: GgufFile) -> TextSizes:
     for key in (NORM_EPSILON, f"{TEXT_ARCHITECTURE}.rope.freq_base"):
         _check_positive(header, key)
     tokens = header.values.get("tokenizer.ggml.tokens")
+    if not isinstance(tokens, ArrayLength) or tokens.distinct != tokens.length:
+        raise _refuse(header, f"its tokens are {tokens}, a list without repetition is needed")
     sizes = TextSizes(
         layers=_size(header, "block_count", _MAX_LAYERS),
         hidden=hidden,
         ffn=_size(header, "feed_forward_length"),
         kv=hidden // heads * kv_heads,
-        vocabulary=tokens.length if isinstance(tokens, ArrayLength) else 0,
+        vocabulary=tokens.length,
         tied=HEAD not in header.tensor_types,
     )
     _check_shapes(header, sizes.shapes())

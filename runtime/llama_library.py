@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import InfimedError, MissingExtra
 
-_WARNING, _ERROR, _CONTINUED = 2, 3, 5
+_WARNING, _ERROR, _CONTINUED = 3, 4, 5  # ggml.h
 # Loading a model takes about 150 lines, and what it read of the header is among the first.
 _KEPT_LINES = 512
 

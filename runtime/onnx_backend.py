@@ -25,7 +25,7 @@ DECODER = "decoder"
 VISION = "vision"
 """shared/ holds vision.onnx and its data files, vision-0.data and so on."""
 EMBEDDINGS = "token_embeddings.npy"
-"""shared/ holds the token embeddings, (vocabulary, hidden), in the checkpoint's type; uint16 are the bits of bfloat16."""
+"""shared/ holds the token embeddings, (vocabulary, hidden), in the checkpoint's type; uint16: the bits of bfloat16."""
 STEP_TOKENS = 512
 """Longer inputs go through the graph in steps of this: attention scores grow with tokens times context."""
 

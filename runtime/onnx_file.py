@@ -37,7 +37,9 @@ def check_onnx_file(path: Path) -> None:
     if not path.is_file():
         raise OnnxFileError(f"{path} is missing; export the level again")
     if path.stat().st_size > MAX_GRAPH_BYTES:
-        raise OnnxFileError(f"{path} is larger than {MAX_GRAPH_BYTES:,} bytes; a graph of infimed keeps its data beside it")
+        raise OnnxFileError(
+            f"{path} is larger than {MAX_GRAPH_BYTES:,} bytes; a graph of infimed keeps its data beside it"
+        )
     try:
         tensors = list(_external(memoryview(path.read_bytes()), "Model", 0))
         for entries in tensors:
@@ -49,7 +51,7 @@ def check_onnx_file(path: Path) -> None:
 def _check(path: Path, entries: Mapping[str, str]) -> None:
     name = entries.get("location", "")
     data = path.parent / name
-    if not name or Path(name).name != name or "\\" in name or "\0" in name or data.is_symlink():
+    if name in ("", "..") or Path(name).name != name or "\\" in name or "\0" in name or data.is_symlink():
         raise OnnxFileError(f"{path} takes data from {name!r}; only plain files beside it are read")
     if not data.is_file():
         raise OnnxFileError(f"{data} is missing; export the level again")

@@ -111,7 +111,7 @@ def test_a_module_imports_only_light_libraries_before_it_is_called(room: str) ->
                 names = [node.module or ""]
             for name in names:
                 top = name.split(".")[0]
-                light = top in LIGHT or top in sys.stdlib_module_names
+                light = top in LIGHT or top in sys.stdlib_module_names or (top == "tomllib" and room not in EDGE_ROOMS)
                 assert light, f"{path.relative_to(HOUSE)}:{node.lineno} imports {name}; import it inside the function"
 
 
@@ -180,7 +180,8 @@ def test_no_file_is_long_and_every_module_says_its_idea(room: str) -> None:
     for path in paths:
         lines = path.read_text("utf-8").splitlines()
         assert len(lines) <= MAX_LINES, f"{path.relative_to(HOUSE)} has {len(lines)} lines; part it by idea"
-        assert not lines or ast.get_docstring(parsed(path)), f"{path.relative_to(HOUSE)} has no docstring"
+        says = room == "tests" or ast.get_docstring(parsed(path))
+        assert says, f"{path.relative_to(HOUSE)} has no docstring"
         unfinished = [n for n, line in enumerate(lines, 1) if ("TO" + "DO") in line or ("FIX" + "ME") in line]
         assert not unfinished, f"{path.relative_to(HOUSE)}:{unfinished} is unfinished"
 

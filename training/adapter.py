@@ -118,6 +118,11 @@ class Adapter:
         return sha256_files(path for name in (WEIGHTS_FILE, PIXELS_FILE) if (path := self.folder / name).is_file())
 
     @property
+    def weight_bytes(self) -> int:
+        """Return the size of the adapter's own tensors."""
+        return sum(place.end - place.begin for place in self._places.values())
+
+    @property
     def provenance(self) -> Provenance | None:
         """Return where the adapter comes from, None where it brings no infimed.json (an adapter from elsewhere)."""
         return Provenance.read(self.folder) if (self.folder / PROVENANCE_FILE).is_file() else None

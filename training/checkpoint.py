@@ -118,6 +118,11 @@ class Checkpoint:
         return tuple(sorted(weights | {path for path in named if path.is_file()}))
 
     @property
+    def weight_bytes(self) -> int:
+        """Return the size of all tensors."""
+        return sum(spec.bytes for spec in self.tensors.values())
+
+    @property
     def provenance(self) -> Provenance | None:
         """Return where the checkpoint comes from, None where it brings no infimed.json (a model from elsewhere)."""
         return Provenance.read(self.folder) if (self.folder / PROVENANCE_FILE).is_file() else None

@@ -1,4 +1,4 @@
-"""What curation knows of an image without a model: pixel hash, pHash, thumbnails, contrast and sharpness.
+"""What curation knows of an image without a model: pixel hash, pHashes, a small grey copy, contrast and sharpness.
 
 Knows pixels only; what is too near, too flat or too blurred is decided elsewhere.
 """
@@ -13,27 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import MissingExtra
+from .curate_crops import SIDE, boxes
 
-THUMBNAIL_SIDE = 32
-DETAIL_SIDE = 64
-_SHARPNESS_SIDE = 256
+_WORKING_SIDE = 256
 
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
     """One decoded image.
 
-    pixels: sha256 over size and pixels. phash: 64 bits. thumbnail: (1024,) float32, 32 x 32 grey values of zero mean
-    and unit length (all zero where the thumbnail is flat). detail: (64, 64) uint8, grey. contrast: standard deviation
-    of the grey values, 0 to 127.5. sharpness: variance of the Laplacian at a longer side of at most 256 pixels.
+    pixels: sha256 over size and pixels. hashes: (19,) uint64, the pHash of the whole image, then of its crops. grey:
+    (64, 64) uint8, the whole image. contrast: standard deviation of the grey values, 0 to 127.5. sharpness: variance of
+    the Laplacian at a longer side of at most 256 pixels.
     """
 
     pixels: str
     height: int
     width: int
-    phash: int
-    thumbnail: NDArray[np.float32]
-    detail: NDArray[np.uint8]
+    hashes: NDArray[np.uint64]
+    grey: NDArray[np.uint8]
     contrast: float
     sharpness: float
 
@@ -46,35 +44,44 @@ def fingerprint(rgb: NDArray[np.uint8]) -> Fingerprint:
     digest = hashlib.sha256(repr(rgb.shape).encode())
     digest.update(np.ascontiguousarray(rgb).tobytes())
     grey = Image.fromarray(rgb).convert("L")
-    small = np.asarray(grey.resize((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BOX), dtype=np.float64).ravel()
-    bits = np.asarray(_imagehash().phash(grey, hash_size=8).hash, dtype=bool).ravel()
+    working = _reduced(grey)
     return Fingerprint(
         pixels=digest.hexdigest(),
         height=height,
         width=width,
-        phash=int.from_bytes(np.packbits(bits).tobytes(), "big"),
-        thumbnail=_unit(small).astype(np.float32),
-        detail=np.asarray(grey.resize((DETAIL_SIDE, DETAIL_SIDE), Image.Resampling.BOX), dtype=np.uint8),
+        hashes=_hashes(grey, working),
+        grey=np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.uint8),
         contrast=float(np.asarray(grey, dtype=np.float64).std()),
-        sharpness=_sharpness(grey),
+        sharpness=_sharpness(np.asarray(working, dtype=np.float64)),
     )
 
 
-def _unit(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = values - values.mean()
-    length = float(np.linalg.norm(centred))
-    return centred / length if length > 1e-6 else np.zeros_like(centred)
-
-
-def _sharpness(grey: Any) -> float:
+def _reduced(grey: Any) -> Any:
+    """Return the image with a longer side of at most 256 pixels: enough for hashes of crops, and cheap."""
     from PIL import Image
 
     side = max(grey.size)
-    if side > _SHARPNESS_SIDE:
-        scale = _SHARPNESS_SIDE / side
-        size = (max(1, round(grey.width * scale)), max(1, round(grey.height * scale)))
-        grey = grey.resize(size, Image.Resampling.BOX)
-    values = np.asarray(grey, dtype=np.float64)
+    if side <= _WORKING_SIDE:
+        return grey
+    size = tuple(max(1, round(length * _WORKING_SIDE / side)) for length in grey.size)
+    return grey.resize(size, Image.Resampling.BOX)
+
+
+def _hashes(grey: Any, working: Any) -> NDArray[np.uint64]:
+    """The whole is hashed at full size, as anyone else would; the crops from the reduced image."""
+    crops = []
+    for x, y, length in boxes()[1:]:
+        box = (x * working.width, y * working.height, (x + length) * working.width, (y + length) * working.height)
+        crops.append(working.resize((32, 32), 1, box=box))  # 1: Lanczos, as ImageHash reduces
+    return np.array([_phash(image) for image in (grey, *crops)], dtype=np.uint64)
+
+
+def _phash(grey: Any) -> int:
+    bits = np.asarray(_imagehash().phash(grey, hash_size=8).hash, dtype=bool).ravel()
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")
+
+
+def _sharpness(values: NDArray[np.float64]) -> float:
     if min(values.shape) < 3:
         return 0.0
     middle = values[1:-1, 1:-1]

@@ -7,34 +7,31 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import InfimedError, MissingExtra
+from .. import MissingExtra
 from ..evaluation.dataset import Dataset
-from ..runtime.events import Event, OnEvent, ignore
+from ..evaluation.example import Example
+from ..runtime.events import OnEvent, ignore
 from ..runtime.files import canonical_json, sha256_file, write_bytes
 from ..runtime.prompt import Prompter
 from ..runtime.publish import publishing
 from .adapter import PIXELS_FILE, WEIGHTS_FILE, Adapter, base_name, write_adapter_config
 from .checkpoint import Checkpoint
-from .lora import attach_lora
 from .pixels import override_pixels
 from .provenance import PROVENANCE_FILE, Provenance, versions
 from .recipe import read_recipe
 from .sft_data import Collator, ImageStore, RowMaker, Rows, pack
 from .sft_recipe import SftRecipe
-from .torch_backend import load_model, open_rules, use_threads
+from .sft_trainer import Run, SftError, last_saved, run_trainer
+from .torch_backend import open_rules, use_threads
 
 _STATE = "state"
-_COMPLETE = "complete"
-
-
-class SftError(InfimedError):
-    """Training that cannot start, or that went astray."""
+_LEAST_FREE_BYTES = 1 << 20
 
 
 def train_sft(
@@ -66,7 +63,7 @@ def train_sft(
     examples = dataset.in_role(*spec.data.roles)
     if not examples:
         raise SftError(f"{data}: no example has the role {' or '.join(spec.data.roles)}; run: infimed data curate")
-    device = _device(device)
+    run = Run(_device(device), save_every_steps)
     use_threads(threads)
     made_from = Provenance(
         step="sft",
@@ -79,20 +76,41 @@ def train_sft(
     with publishing(out, keep=True) as work:
         if not _is_finished(work, made_from, restart):
             _prepare_state(work, made_from, restart)
-            write_bytes(work / PIXELS_FILE, override_pixels(base / PIXELS_FILE, spec.images))
-            prompter = Prompter.open(base)
-            prompter.rules = open_rules(work)
-            store = ImageStore(dataset, prompter.rules)
-            maker = RowMaker(store, prompter, spec.data.max_tokens)
-            rows = Rows(maker, pack(examples, spec.data.questions_per_row, spec.seed), on_event)
-            trained, measured = _train(
-                spec, checkpoint, rows, Collator(store), work / _STATE, device, save_every_steps, on_event
-            )
-            _write_adapter(trained, work, base_name(base, out))
-            measured |= {"examples": len(examples), "images": len({ref for e in examples for ref in e.images})}
+            try:
+                measured = _make(spec, dataset, examples, checkpoint, work, base_name(base, out), run, on_event)
+            except BaseException as error:
+                full = isinstance(error, Exception) and shutil.disk_usage(work).free < _LEAST_FREE_BYTES
+                if last_saved(work / _STATE) is None:
+                    shutil.rmtree(work)
+                if full:  # torch and safetensors have errors of their own for it
+                    raise SftError(f"the disk of {out} is full; free some space and give the command again") from error
+                raise
             Provenance(**{**vars(made_from), "attest": measured}).write(work)
         shutil.rmtree(work / _STATE, ignore_errors=True)
     return Adapter.open(out)
+
+
+def _make(
+    spec: SftRecipe,
+    dataset: Dataset,
+    examples: Sequence[Example],
+    checkpoint: Checkpoint,
+    work: Path,
+    base: str,
+    run: Run,
+    on_event: OnEvent,
+) -> dict[str, Any]:
+    """Train and write the adapter's files into `work`; return what was measured. base: what the adapter calls it."""
+    write_bytes(work / PIXELS_FILE, override_pixels(checkpoint.folder / PIXELS_FILE, spec.images))
+    prompter = Prompter.open(checkpoint.folder)
+    prompter.rules = open_rules(work)
+    store = ImageStore(dataset, prompter.rules)
+    maker = RowMaker(store, prompter, spec.data.max_tokens)
+    rows = Rows(maker, pack(examples, spec.data.questions_per_row, spec.seed), on_event)
+    trained, measured = run_trainer(spec, checkpoint, rows, Collator(store), work / _STATE, run, on_event)
+    _write_adapter(trained, work, base)
+    images = {ref for example in examples for ref in example.images}
+    return {**measured, "examples": len(examples), "images": len(images)}
 
 
 def _device(name: str) -> str:
@@ -124,99 +142,6 @@ def _prepare_state(work: Path, made_from: Provenance, restart: bool) -> None:
     (work / PROVENANCE_FILE).unlink(missing_ok=True)
     state.mkdir(exist_ok=True)
     write_bytes(state / "identity.json", identity)
-
-
-def _train(
-    spec: SftRecipe,
-    checkpoint: Checkpoint,
-    rows: Rows,
-    collator: Collator,
-    state: Path,
-    device: str,
-    save_every_steps: int,
-    on_event: OnEvent,
-) -> tuple[Any, dict[str, Any]]:
-    """Run the Trainer from the last saved step, if there is one; return the PeftModel and what was measured."""
-    import transformers
-
-    transformers.set_seed(spec.seed)
-    on_gpu = device.startswith("cuda")
-    model = attach_lora(load_model(checkpoint, dtype="bfloat16" if on_gpu else "float32", device=device), spec.lora)
-    steps = spec.train.steps or _steps(spec, len(rows))
-    listener = _listener(steps, state, on_event)
-    arguments = transformers.TrainingArguments(
-        output_dir=str(state),
-        max_steps=steps,
-        per_device_train_batch_size=spec.train.batch_rows,
-        gradient_accumulation_steps=spec.train.accumulate,
-        learning_rate=spec.train.learning_rate,
-        lr_scheduler_type=spec.train.schedule,
-        warmup_steps=round(spec.train.warmup * steps),
-        weight_decay=spec.train.weight_decay,
-        max_grad_norm=spec.train.max_grad_norm,
-        optim="adamw_torch",
-        seed=spec.seed,
-        bf16=on_gpu,
-        use_cpu=not on_gpu,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=save_every_steps,
-        save_total_limit=2,
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
-        label_names=["labels"],
-        dataloader_num_workers=0,
-        dataloader_pin_memory=False,
-    )
-    trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[listener]
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    trainer.train(resume_from_checkpoint=_last_saved(state))
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    last = losses[-max(1, len(losses) // 10) :]
-    return trainer.model, {"steps": steps, "rows": len(rows), "loss_of_last_tenth": sum(last) / len(last)}
-
-
-def _steps(spec: SftRecipe, rows: int) -> int:
-    per_epoch = math.ceil(rows / (spec.train.batch_rows * spec.train.accumulate))
-    return max(1, round((spec.train.epochs or 0) * per_epoch))
-
-
-def _listener(steps: int, folder: Path, on_event: OnEvent) -> Any:
-    """Return a Trainer callback that turns its logs into events and marks each saved step as whole."""
-    from transformers import TrainerCallback
-
-    class Listener(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            logs = kwargs["logs"]
-            loss = logs.get("loss")
-            if loss is None:
-                return
-            if not math.isfinite(loss):
-                raise SftError(f"the loss is {loss} at step {state.global_step}; lower learning_rate in the recipe")
-            figures = {"loss": loss, "learning_rate": logs["learning_rate"]}
-            on_event(Event("sft", state.global_step, steps, "steps", figures=figures))
-
-        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            # The Trainer does not save in one piece; a step without this mark was cut short and is not trusted.
-            write_bytes(folder / f"checkpoint-{state.global_step}" / _COMPLETE, b"")
-
-    return Listener()
-
-
-def _last_saved(state: Path) -> str | None:
-    """Return the last step that was saved whole; remove those that were not."""
-    saved = {}
-    for folder in state.glob("checkpoint-*"):
-        if (folder / _COMPLETE).is_file():
-            saved[int(folder.name.split("-")[1])] = folder
-        else:
-            shutil.rmtree(folder)
-    return str(saved[max(saved)]) if saved else None
 
 
 def _write_adapter(model: Any, work: Path, base: str) -> None:

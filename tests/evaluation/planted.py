@@ -21,11 +21,24 @@ def items(cells: Mapping[tuple[str, str], int], per_group: int = 1) -> list[Pred
             key = f"{modality}-{task}-{index:04d}"
             rows.append(
                 Prediction(
-                    example_id=key, group=f"{modality}-{task}-{index // per_group}", modality=modality, task=task,
-                    answer_type="choice", images=1, wording="Which side?", answer="left", options=OPTIONS,
-                    option_logprobs_nats=(), option_tokens=(1, 1, 1, 1), choice=None, probabilities=(), generated=None,
-                    extracted=None, correct=False, score=0.0,
-                )  # fmt: skip
+                    example_id=key,
+                    group=f"{modality}-{task}-{index // per_group}",
+                    modality=modality,
+                    task=task,
+                    answer_type="choice",
+                    images=1,
+                    wording="Which side?",
+                    answer="left",
+                    options=OPTIONS,
+                    option_logprobs_nats=(),
+                    option_tokens=(1, 1, 1, 1),
+                    choice=None,
+                    probabilities=(),
+                    generated=None,
+                    extracted=None,
+                    correct=False,
+                    score=0.0,
+                )
             )
     return rows
 

@@ -41,10 +41,18 @@ def make_dataset(folder: Path, images: int) -> Dataset:
     data = {image_ref(picture(seed)).path: picture(seed) for seed in range(images)}
     rows = [
         Example(
-            id=f"{index}-{seed}", content=(image_ref(picture(seed)), TextRef(text)), answer=answer, options=options,
-            answer_type=kind, modality="xray", task=task, source="made", license="CC0-1.0", group=f"patient-{seed}",
+            id=f"{index}-{seed}",
+            content=(image_ref(picture(seed)), TextRef(text)),
+            answer=answer,
+            options=options,
+            answer_type=kind,
+            modality="xray",
+            task=task,
+            source="made",
+            license="CC0-1.0",
+            group=f"patient-{seed}",
             role="test",
-        )  # fmt: skip
+        )
         for index, (text, kind, options, answer, task) in enumerate(QUESTIONS)
         for seed in range(images)
     ]
@@ -168,7 +176,8 @@ def test_a_finished_run_opens_no_engine_and_changes_nothing(tmp_path: Path, data
     predict(lambda: pytest.fail("opened"), dataset, unbroken, "checkpoint", subject=SUBJECT)
     assert {path: (path.read_bytes(), os.stat(path).st_mtime_ns) for path in unbroken.iterdir()} == before
     with pytest.raises(PredictionError, match=r"subject\.digest"):
-        predict(lambda: pytest.fail("opened"), dataset, unbroken, "checkpoint", subject=replace(SUBJECT, digest="1" * 64))
+        other = replace(SUBJECT, digest="1" * 64)
+        predict(lambda: pytest.fail("opened"), dataset, unbroken, "checkpoint", subject=other)
 
 
 def test_a_grey_run_shows_mid_grey_images_of_the_same_size(tmp_path: Path, checkpoint: Path, dataset: Dataset) -> None:

@@ -12,7 +12,7 @@ from infimed.evaluation.prediction import read_run
 from infimed.evaluation.prior import PriorError, fit, predict_prior
 
 
-def asked(question: str, answer: str, options: tuple[str, ...] = (), *, task: str = "finding", key: str = "", role="train"):  # type: ignore[no-untyped-def]
+def asked(question, answer, options=(), *, task="finding", key="", role="train"):  # type: ignore[no-untyped-def]
     kind = "open" if not options else "yesno" if options == ("yes", "no") else "choice"
     return Example(
         id=key or f"{role}-{question}-{answer}-{asked.count}", content=(TextRef(question),), answer=answer,
@@ -49,7 +49,7 @@ TRAINING = [
     ("question", "options", "task", "answer"),
     [
         ("Which side?", LMR, "finding", "right"),  # the wording with these options, not the wording alone
-        ("which SIDE", ("right", "left", "middle"), "finding", "right"),  # the order of the options is no other question
+        ("which SIDE", ("right", "left", "middle"), "finding", "right"),  # another order is no other question
         ("Which side?", ("left", "right"), "finding", "left"),
         ("Which side?", ("left", "right", "both"), "finding", "left"),  # the wording, among what is offered
         ("On which side is it?", LMR, "finding", "right"),  # the task with these options

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from infimed.runtime.quantise import BELOW_HALF, BlockFormat, QuantiseError, dequantise, quantise
 
 FORMATS = [BlockFormat(bits, block, symmetric) for bits in (4, 8) for block in (32, 128) for symmetric in (True, False)]
 
 
 def rows(seed: int, shape: tuple[int, int]) -> np.ndarray:
-    """Draw rows with blocks of every kind: ordinary, all zero, of one sign, of one value, tiny, huge, with an outlier."""
+    """Draw rows with blocks of every kind: ordinary, zero, of one sign, of one value, tiny, huge, with outliers."""
     random = np.random.default_rng(seed)
     drawn = random.standard_normal(shape).astype(np.float32)
     drawn[0] = 0
@@ -26,9 +27,7 @@ def rows(seed: int, shape: tuple[int, int]) -> np.ndarray:
 @pytest.mark.parametrize("columns", [256, 96, 100, 30], ids=str)
 def test_blocks_equal_those_of_onnxruntimes_own_quantiser_bit_for_bit(format: BlockFormat, columns: int) -> None:
     peer = pytest.importorskip("onnxruntime.quantization.matmul_nbits_quantizer")
-    config = peer.DefaultWeightOnlyQuantConfig(
-        block_size=format.block, is_symmetric=format.symmetric, bits=format.bits
-    )
+    config = peer.DefaultWeightOnlyQuantConfig(block_size=format.block, is_symmetric=format.symmetric, bits=format.bits)
     weights = rows(columns, (33, columns))
     packed, scales, zero_points = peer.DefaultWeightOnlyQuantizer(config).qbits_block_quant(
         np.ascontiguousarray(weights.T)

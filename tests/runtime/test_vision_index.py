@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+
 from infimed.runtime.preprocessing import Grid
 from infimed.runtime.vision_index import vision_index
 
@@ -28,7 +31,7 @@ def test_windows_positions_and_frames_are_those_of_transformers(seed: int) -> No
     assert np.array_equal(frames, utils.get_vision_cu_seqlens(sizes).numpy())
     order, ends = utils.get_vision_window_index(sizes, spatial_merge_size=2, window_size=112, patch_size=14)
     patches = (order.numpy()[:, None] * 4 + np.arange(4)).reshape(-1)
-    theirs = [patches[start:stop] for start, stop in zip(ends[:-1], ends[1:], strict=True)]
+    theirs = [patches[start:stop] for start, stop in pairwise(ends)]
     assert len(theirs) == len(ours.win_gather)
     for window, mask, expected in zip(ours.win_gather, ours.win_mask, theirs, strict=True):
         assert np.array_equal(window[mask], expected)

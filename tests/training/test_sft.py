@@ -23,7 +23,9 @@ from infimed.training.checkpoint import Checkpoint
 from infimed.training.lora import PARTS, LoraSpec, attach_lora, load_lora
 from infimed.training.provenance import Provenance
 from infimed.training.reference import open_reference
-from infimed.training.sft import SftError, train_sft
+from infimed.training.sft import train_sft
+from infimed.training.sft_data import SftDataError
+from infimed.training.sft_trainer import SftError
 from infimed.training.torch_backend import load_model
 
 from .conftest import RECIPE, build_dataset
@@ -80,11 +82,11 @@ def test_a_broken_run_of_another_recipe_is_refused_until_restart(room: Path, tmp
     (tmp_path / "other.toml").write_text(RECIPE.replace("seed = 3", "seed = 4"), "utf-8")
 
     def stop(event: Event) -> None:
-        if event.stage == "sft":
+        if event.stage == "sft" and event.done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(room, tmp_path / "out", recipe=tmp_path / "other.toml", on_event=stop)
+        train(room, tmp_path / "out", recipe=tmp_path / "other.toml", save_every_steps=2, on_event=stop)
     with pytest.raises(SftError, match=r"another recipe.*--restart"):
         train(room, tmp_path / "out")
     train(room, tmp_path / "out", restart=True)
@@ -193,7 +195,11 @@ def test_what_cannot_be_trained_is_refused_before_anything_appears(room: Path, t
         train(room, tmp_path / "out", recipe=unlike)
     with pytest.raises(SftError, match="device 'tpu' is unknown"):
         train(room, tmp_path / "out", device="tpu")
-    assert not (tmp_path / "out").exists()
+    long = tmp_path / "long.toml"
+    long.write_text(RECIPE + "[data]\nmax_tokens = 16\n", "utf-8")
+    with pytest.raises(SftDataError, match="max_tokens is 16"):
+        train(room, tmp_path / "out", recipe=long)
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_loss_that_is_no_number_ends_the_run(room: Path, tmp_path: Path) -> None:
@@ -204,7 +210,7 @@ def test_a_loss_that_is_no_number_ends_the_run(room: Path, tmp_path: Path) -> No
     (tmp_path / "base/model.safetensors").write_bytes(weights)
     with pytest.raises(SftError, match="the loss is nan at step 1"):
         train(room, tmp_path / "out", recipe=tmp_path / "hot.toml", base=tmp_path / "base")
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_an_adapter_finds_its_base_refuses_another_and_says_when_it_is_gone(room: Path, tmp_path: Path) -> None:

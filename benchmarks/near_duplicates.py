@@ -1,0 +1,150 @@
+"""One question: how many near duplicates does curation find, and how many of those it finds are none?
+
+Changes every drawn image in a known way and looks for the pair with the rules of curation. Recall is the share of
+changed images found near their original; a pair of images of different groups (patients) is a false one. Prints a
+Markdown table; the seed fixes every figure.
+
+    python benchmarks/near_duplicates.py data/medvqa-dev            # a dataset folder
+    python benchmarks/near_duplicates.py --phantoms 600             # images of our own
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageFilter
+
+from infimed.evaluation.dataset import Dataset
+from infimed.training.curate_fingerprints import fingerprint
+from infimed.training.curate_near import Nearness, near_pairs
+
+Picture = Image.Image
+Draw = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An image with the group that it belongs to."""
+
+    rgb: NDArray[np.uint8]
+    group: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a rule found. recall: by kind of change. false_pairs: found between different groups. pairs: all found."""
+
+    recall: dict[str, float]
+    false_pairs: int
+    pairs: int
+
+    @property
+    def precision(self) -> float:
+        """True pairs over all pairs found."""
+        return 1 - self.false_pairs / self.pairs if self.pairs else 1.0
+
+
+def _jpeg(image: Picture, quality: int) -> Picture:
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=quality)
+    return Image.open(io.BytesIO(stream.getvalue())).convert("RGB")
+
+
+def _crop(image: Picture, share: float, draw: Draw) -> Picture:
+    lost = (round(image.width * share), round(image.height * share))
+    x, y = (int(draw.integers(0, side + 1)) for side in lost)
+    return image.crop((x, y, x + image.width - lost[0], y + image.height - lost[1]))
+
+
+def _halved(image: Picture) -> Picture:
+    return image.resize((max(1, image.width // 2), max(1, image.height // 2)), Image.Resampling.BICUBIC)
+
+
+KINDS: dict[str, Callable[[Picture, Draw], Picture]] = {
+    "PNG of the same pixels": lambda image, draw: image.copy(),
+    "JPEG quality 60": lambda image, draw: _jpeg(image, 60),
+    "JPEG quality 30": lambda image, draw: _jpeg(image, 30),
+    "half the size": lambda image, draw: _halved(image),
+    "brightness + 20 %": lambda image, draw: ImageEnhance.Brightness(image).enhance(1.2),
+    "brightness - 20 %": lambda image, draw: ImageEnhance.Brightness(image).enhance(0.8),
+    "contrast + 30 %": lambda image, draw: ImageEnhance.Contrast(image).enhance(1.3),
+    "blur of 1 pixel": lambda image, draw: image.filter(ImageFilter.GaussianBlur(1)),
+    "crop of 2 %": lambda image, draw: _crop(image, 0.02, draw),
+    "crop of 2 %, JPEG 50, brightness + 10 %": lambda image, draw: _jpeg(
+        ImageEnhance.Brightness(_crop(image, 0.02, draw)).enhance(1.1), 50
+    ),
+    "crop of 5 %": lambda image, draw: _crop(image, 0.05, draw),
+    "crop of 8 %": lambda image, draw: _crop(image, 0.08, draw),
+    "mirrored": lambda image, draw: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+}
+RULES = {
+    "duplicate": Nearness(10, 0.96, 0.78),
+    "duplicate without detail": Nearness(10, 0.96, 0.0),
+    "leak": Nearness(12, 0.93, 0.78),
+    "leak without detail": Nearness(12, 0.93, 0.0),
+}
+
+
+def measure(images: Sequence[Labelled], rule: Nearness, seed: int = 0, changed: int = 200) -> Result:
+    """Return what `rule` finds among `images` and the changed copies of `changed` of them."""
+    draw = np.random.default_rng(seed)
+    originals = [fingerprint(image.rgb) for image in images]
+    chosen = sorted(draw.permutation(len(images))[:changed].tolist())
+    recall: dict[str, float] = {}
+    true_pairs = 0
+    for kind, change in KINDS.items():
+        found = 0
+        for position in chosen:
+            copy = fingerprint(np.asarray(change(Image.fromarray(images[position].rgb), draw)))
+            found += any(True for _ in near_pairs([originals[position]], rule, [copy]))
+        recall[kind] = found / len(chosen)
+        true_pairs += found
+    false_pairs = sum(images[pair.left].group != images[pair.right].group for pair in near_pairs(originals, rule))
+    return Result(recall, false_pairs, true_pairs + false_pairs)
+
+
+def of_dataset(folder: Path) -> list[Labelled]:
+    """Return every image of a dataset once, with its group."""
+    dataset = Dataset.open(folder)
+    refs = {ref.path: (ref, example.group) for example in dataset.examples for ref in example.images}
+    return [Labelled(dataset.image(ref), group) for ref, group in refs.values()]
+
+
+def of_phantoms(images: int, seed: int) -> list[Labelled]:
+    """Return phantoms; each is a patient of its own."""
+    from infimed.evaluation.phantom_images import KINDS as PHANTOM_KINDS
+    from infimed.evaluation.phantoms import phantoms
+
+    kinds = list(PHANTOM_KINDS.values())
+    return [Labelled(one.rgb, f"{one.kind.modality}/{one.index}") for one in phantoms(kinds, images, seed)]
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", nargs="?", type=Path, help="a dataset folder")
+    parser.add_argument("--phantoms", type=int, default=0, metavar="N", help="use N phantoms instead")
+    parser.add_argument("--changed", type=int, default=200, help="images that are changed (default 200)")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if not arguments.phantoms and arguments.dataset is None:
+        parser.error("name a dataset folder or give --phantoms N")
+    images = of_phantoms(arguments.phantoms, arguments.seed) if arguments.phantoms else of_dataset(arguments.dataset)
+    results = {name: measure(images, rule, arguments.seed, arguments.changed) for name, rule in RULES.items()}
+    count = min(arguments.changed, len(images))
+    print(f"{len(images):,} images, {count:,} of them changed in each way, seed {arguments.seed}\n")
+    print(f"| | {' | '.join(RULES)} |\n|---|{'---:|' * len(RULES)}")
+    for kind in KINDS:
+        print(f"| {kind} | {' | '.join(f'{result.recall[kind]:.3f}' for result in results.values())} |")
+    print(f"| false pairs between groups | {' | '.join(f'{result.false_pairs:,}' for result in results.values())} |")
+    print(f"| precision | {' | '.join(f'{result.precision:.3f}' for result in results.values())} |")
+
+
+if __name__ == "__main__":
+    main()

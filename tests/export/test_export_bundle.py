@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from infimed.evaluation.phantoms import write_phantoms
+from infimed.export import export_bundle as module
+from infimed.export.calibration import CalibrationError
+from infimed.export.export_bundle import Exported, export_bundle
+from infimed.export.parity import ParityError, measure, require, take_references
+from infimed.export.probe_store import read_probes
+from infimed.export.probes import KINDS, make_probes
+from infimed.export.sabotage import sabotage
+from infimed.runtime.bundle import Bundle, verify
+from infimed.runtime.engine import Engine
+from infimed.runtime.open_engine import open_engine
+from infimed.runtime.prompt import Prompter
+from infimed.training.reference import open_reference
+
+from ..models import build_random_checkpoint
+
+FULL = ("gguf-f32", "onnx-fp32")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_random_checkpoint(tmp_path_factory.mktemp("random") / "checkpoint", max_pixels=28 * 28 * 64)
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    out = tmp_path_factory.mktemp("export") / "bundle"
+    return export_bundle(checkpoint, out, [*FULL, "gguf-q8_0", "gguf-q4_k_m", "onnx-int4"], probe_count=12, threads=1)
+
+
+@pytest.fixture(scope="module")
+def reference(checkpoint: Path) -> Iterator[Engine]:
+    engine = open_reference(checkpoint, threads=1)
+    yield engine
+    engine.close()
+
+
+def test_both_full_precision_levels_equal_torch_on_204_prompts(
+    exported: Exported, reference: Engine, checkpoint: Path
+) -> None:
+    probes = make_probes(204, Prompter.open(checkpoint).rules, seed=3)
+    assert {probe.kind for probe in probes} == set(KINDS)
+    references = take_references(reference, probes)
+    for level in FULL:
+        engine = open_engine(exported.bundle, level, threads=1)
+        found = measure(engine, references)
+        engine.close()
+        require(found)
+        assert found.rows >= 204 and found.decided > 0.5 * found.rows
+        print(found)
+
+
+def test_every_row_of_a_prompt_is_the_reference_s(exported: Exported, reference: Engine, checkpoint: Path) -> None:
+    from infimed.runtime.distance import distance
+
+    for level in FULL:
+        engine = open_engine(exported.bundle, level, threads=1)
+        for probe in make_probes(6, Prompter.open(checkpoint).rules, seed=4, long_tokens=150):
+            found = distance(reference.prompt_logits(probe.messages), engine.prompt_logits(probe.messages), gap=0.01)
+            assert found.kl_mean_nats <= 1e-6 and found.top1_decided == 1.0, (level, probe.kind, found)
+        engine.close()
+
+
+def test_a_warm_engine_answers_bit_for_bit_what_a_cold_one_does(exported: Exported, checkpoint: Path) -> None:
+    probes = make_probes(6, Prompter.open(checkpoint).rules, seed=5, long_tokens=100)
+    for level in ("gguf-q4_k_m", "onnx-int4", *FULL):
+        warm = open_engine(exported.bundle, level, threads=1)
+        first = [warm.score(probe.messages, ("yes", "no", "left lower")) for probe in probes]
+        again = [warm.score(probe.messages, ("yes", "no", "left lower")) for probe in probes]
+        warm.close()
+        assert [scores.options for scores in first] == [scores.options for scores in again], level
+        cold = open_engine(exported.bundle, level, threads=1)
+        assert cold.score(probes[3].messages, ("yes", "no", "left lower")).options == first[3].options, level
+        cold.close()
+
+
+def test_the_manifest_names_the_type_of_every_tensor_and_each_level_is_attested(exported: Exported) -> None:
+    manifest = verify(exported.bundle.folder)
+    types = {entry.name: set(entry.tensors.values()) for entry in manifest.levels}
+    assert {"Q4_K", "Q6_K"} <= types["gguf-q4_k_m"] and types["gguf-f32"] == {"F32"}
+    attested = {found.level: found for found in Bundle.open(exported.bundle.folder).attestations()}
+    assert set(attested) == {entry.name for entry in manifest.levels}
+    distances = {level: found.body["kl_mean_nats"] for level, found in attested.items()}
+    assert distances["gguf-f32"] < distances["gguf-q8_0"] < distances["gguf-q4_k_m"]
+
+
+def test_the_golden_probes_are_read_back_as_they_were_taken(exported: Exported, reference: Engine) -> None:
+    stored = read_probes(exported.bundle.folder / "probes")
+    assert len(stored) == 12
+    for probe in stored[:6]:
+        assert np.array_equal(reference.logits(probe.probe.messages, probe.continuation), probe.rows)
+
+
+def test_two_exports_are_equal_byte_for_byte_and_leave_no_level_that_was_not_asked_for(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    for name in ("one", "deep/er/two"):
+        export_bundle(checkpoint, tmp_path / name, ["gguf-q8_0"], probe_count=6, threads=1)
+    one, two = tmp_path / "one", tmp_path / "deep/er/two"
+    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
+    assert files == sorted(path.relative_to(two) for path in two.rglob("*") if path.is_file())
+    assert all((one / path).read_bytes() == (two / path).read_bytes() for path in files)
+    assert not (one / "gguf-f32").exists() and not (one / "shared/mmproj-f32.gguf").exists()
+
+
+def damage(engine: Engine, amount: float) -> Engine:
+    """An engine whose image embeddings are off by a share of their largest value."""
+    real = engine.backend.encode_image  # type: ignore[attr-defined]
+
+    def wrong(image: object) -> np.ndarray:
+        made = real(image)
+        return made + np.float32(amount * np.abs(made).max())
+
+    engine.backend.encode_image = wrong  # type: ignore[attr-defined]
+    return engine
+
+
+@pytest.mark.parametrize("stage", ["vision", "prompt logits"])
+def test_a_graph_that_differs_is_refused_with_its_stage_and_nothing_is_left(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    real = module.open_level
+
+    def opened(*arguments: object, **named: object) -> Engine:
+        engine = real(*arguments, **named)  # type: ignore[arg-type]
+        if stage == "vision":
+            return damage(engine, 0.05)
+        extend = engine.backend.extend  # type: ignore[attr-defined]
+        engine.backend.extend = lambda ids, at, images, want: extend(ids, at, images, want)[:, ::-1]  # type: ignore
+        return engine
+
+    monkeypatch.setattr(module, "open_level", opened)
+    with pytest.raises(ParityError, match=f"gguf-f32: {stage} differ"):
+        export_bundle(checkpoint, tmp_path / "bundle", ["gguf-q8_0"], probe_count=6, threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sabotaged_checkpoint_exports_true_to_itself_and_far_from_the_original(
+    checkpoint: Path, tmp_path: Path, reference: Engine
+) -> None:
+    broken = sabotage(checkpoint, tmp_path / "broken")
+    made = export_bundle(broken.folder, tmp_path / "bundle", ["gguf-f16"], probe_count=6, threads=1)
+    assert made.gate[0].kl_mean_nats <= 1e-6
+    references = take_references(reference, make_probes(6, Prompter.open(checkpoint).rules))
+    engine = open_engine(made.bundle, "gguf-f16", threads=1)
+    assert measure(engine, references).kl_mean_nats > 1e-3
+    engine.close()
+
+
+def test_calibration_takes_calibration_rows_and_refuses_a_set_without_any(checkpoint: Path, tmp_path: Path) -> None:
+    mixed = write_phantoms(tmp_path / "mixed", 6, 1, ("ct",), per_image=2, roles={"calibration": 0.5, "test": 0.5})
+    made = export_bundle(
+        checkpoint, tmp_path / "bundle", ["gguf-q8_0"], calibration=mixed.folder, probe_count=6, threads=1
+    )
+    used = {probe.probe.id for probe in read_probes(made.bundle.folder / "probes")}
+    allowed = {f"calibration-{example.id}" for example in mixed.examples if example.role == "calibration"}
+    assert allowed == {name for name in used if name.startswith("calibration-")} and len(allowed) == 6
+    assert made.bundle.manifest.provenance["calibration_sha256"] == mixed.sha256
+    only_test = write_phantoms(tmp_path / "test", 2, 1, ("ct",), per_image=2, roles={"test": 1.0})
+    with pytest.raises(CalibrationError, match="no row calibration"):
+        export_bundle(checkpoint, tmp_path / "other", ["gguf-q8_0"], calibration=only_test.folder, threads=1)
+
+
+def test_an_existing_folder_is_refused_and_kept(exported: Exported, checkpoint: Path) -> None:
+    with pytest.raises(Exception, match="exists already"):
+        export_bundle(checkpoint, exported.bundle.folder, ["gguf-q8_0"], threads=1)
+    verify(exported.bundle.folder)
+
+
+def test_a_level_of_an_engine_that_was_tampered_with_is_not_opened(exported: Exported, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(exported.bundle.folder, copy)
+    model = copy / "gguf-q8_0/model.gguf"
+    data = bytearray(model.read_bytes())
+    data[len(data) // 2] ^= 1
+    model.write_bytes(data)
+    with pytest.raises(Exception, match=r"gguf-q8_0/model\.gguf was changed"):
+        Bundle.open(copy)

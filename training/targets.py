@@ -1,0 +1,46 @@
+"""What can be evaluated: a level of a bundle, a checkpoint, or an adapter upon its base, each opened as an engine.
+
+The name of a target's run says what it is: the level's name, "checkpoint" or "adapter". Knows no dataset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..evaluation.prediction import Subject
+from ..runtime.bundle import Bundle
+from ..runtime.engine import Engine
+from ..runtime.open_engine import open_engine
+from .adapter import Adapter
+from .checkpoint import Checkpoint
+from .reference import open_reference
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something to evaluate. open: loads it; called only when there is a question left to ask."""
+
+    run: str
+    subject: Subject
+    open: Callable[[], Engine]
+
+
+def bundle_target(bundle: Bundle, level: str, threads: int, gpu_layers: int = 0) -> Target:
+    """Return a level of a verified bundle as a target."""
+    entry = bundle.entry(level)
+    subject = Subject("bundle", level, bundle.manifest.level_digest(level), entry.weight_bytes)
+    return Target(level, subject, lambda: open_engine(bundle, level, threads=threads, gpu_layers=gpu_layers))
+
+
+def torch_target(folder: Path, threads: int, device: str = "cpu") -> Target:
+    """Return a checkpoint, or an adapter upon its base, as a target run by torch in float32."""
+    if Adapter.is_adapter(folder):
+        adapter = Adapter.open(folder)
+        weights = adapter.find_base().weight_bytes + adapter.weight_bytes
+        subject = Subject("adapter", "adapter", adapter.sha256, weights)
+    else:
+        checkpoint = Checkpoint.open(folder)
+        subject = Subject("checkpoint", "checkpoint", checkpoint.sha256, checkpoint.weight_bytes)
+    return Target(subject.level, subject, lambda: open_reference(folder, threads=threads, device=device))
