@@ -3,7 +3,8 @@
 Draws outcomes of a reference and a level whose true difference is -margin, for many numbers, sizes and correlations of
 clusters and shares of discordant pairs, and counts how often the code that judges (evaluation/bounds.py) says PASS
 (too good) or FAIL (too bad). Each should stay near the nominal 5 %. Tango's bound per item, which ignores clusters, is
-counted beside it. Prints a Markdown table; the seed fixes every figure.
+counted beside it. Then: how often a reference at chance lets an unchanged level PASS, and how often a loss of 15 points
+in a cell of 200 items FAILs. Prints Markdown tables; the seed fixes every figure.
 
     python benchmarks/drift_error_rates.py --draws 2000
 """
@@ -19,8 +20,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from infimed.evaluation.bounds import LARGE_CLUSTER_SHARE, PairedClusters, from_counts, lower_bound, upper_bound
-from infimed.evaluation.intervals import tango_bound
+from infimed.evaluation.bounds import (
+    LARGE_CLUSTER_SHARE,
+    PairedClusters,
+    from_counts,
+    is_above,
+    is_below,
+    paired_clusters,
+)
+from infimed.evaluation.intervals import tango_score
+from infimed.evaluation.verdict import PASS, verdict_codes
 
 ALPHA = 0.05
 Z = 1.6448536269514722
@@ -87,11 +96,12 @@ def measure(setting: Setting, draws: int, seed: int) -> Rates:
         step = min(draws - done, max(1, CHUNK_COUNTS // len(sizes)))
         pairs = draw(setting, sizes, step, rng)
         largest = float(pairs.largest_share[0])
+        per_item = tango_score(pairs.harmful, pairs.healing, pairs.items, setting.delta)
         counts += [
-            (lower_bound(pairs, ALPHA) > setting.delta).sum(),
-            (upper_bound(pairs, ALPHA) < setting.delta).sum(),
-            (tango_bound(pairs.harmful, pairs.healing, pairs.items, Z) > setting.delta).sum(),
-            (tango_bound(pairs.harmful, pairs.healing, pairs.items, -Z) < setting.delta).sum(),
+            is_above(pairs, setting.delta, ALPHA).sum(),
+            is_below(pairs, setting.delta, ALPHA).sum(),
+            (per_item > Z).sum(),
+            (per_item < -Z).sum(),
         ]
         done += step
     passed, failed, passed_item, failed_item = (float(value) for value in counts / draws)
@@ -111,6 +121,60 @@ def settings(full: bool) -> list[Setting]:
         for discordant in dict.fromkeys((margin, 1.5 * margin, 0.10, 0.30)):
             grid.append(Setting(margin, number, size, shape, correlation, discordant))
     return grid
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Questions in clusters of equal size. correlation: of the luck of two questions of one cluster."""
+
+    items: int
+    per_cluster: int
+    correlation: float
+
+    def luck(self, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Return uniform numbers, (draws, items), that clusters share in part."""
+        own = rng.random((draws, self.items))
+        shared = rng.random((draws, self.clusters[-1] + 1))[:, self.clusters]
+        return np.where(rng.random((draws, self.items)) < np.sqrt(self.correlation), shared, own)
+
+    @property
+    def clusters(self) -> NDArray[np.int64]:
+        return np.arange(self.items) // self.per_cluster
+
+
+def batches(draws: int, size: int = 500) -> list[int]:
+    """Return how many draws to hold at once, time after time."""
+    return [min(size, draws - start) for start in range(0, draws, size)]
+
+
+def chance_passes(cell: Cell, chance: float, draws: int, seed: int) -> tuple[float, float]:
+    """Return the share of draws in which a reference at chance passes an unchanged level.
+
+    First with the gate that a PASS asks for, then with the 5 % bound on the lead alone. Both priors are at chance too,
+    and the better of them counts.
+    """
+    rng = np.random.default_rng(seed)
+    counts = np.zeros(2)
+    for step in batches(draws):
+        reference, majority, grey = (cell.luck(step, rng) < chance for _ in range(3))
+        prior = np.where(grey.mean(1, keepdims=True) > majority.mean(1, keepdims=True), grey, majority)
+        same, lead = (paired_clusters(first, reference, cell.clusters) for first in (reference, prior))
+        loose = is_above(lead, 0.0, ALPHA) & is_above(same, -0.05, ALPHA)
+        counts += [(verdict_codes(same, lead, 0.05) == PASS).sum(), loose.sum()]
+    passed, passed_loosely = (float(value) for value in counts / draws)
+    return passed, passed_loosely
+
+
+def loss_fails(cell: Cell, loss: float, healing: float, margin: float, draws: int, seed: int) -> float:
+    """Return the share of draws in which a planted loss FAILs the cell. healing: share of items that turn right."""
+    rng = np.random.default_rng(seed)
+    failed = 0
+    for step in batches(draws):
+        reference, flip = cell.luck(step, rng) < 0.85, cell.luck(step, rng)
+        lost = reference & (flip < (healing + loss) / 0.85)
+        level = (reference & ~lost) | (~reference & (flip < healing / 0.15))
+        failed += int(is_below(paired_clusters(reference, level, cell.clusters), -margin, ALPHA).sum())
+    return failed / draws
 
 
 def table(rates: list[Rates]) -> str:
@@ -154,6 +218,17 @@ def main() -> int:
                 f"- {100 * getattr(rate, name):.1f} %: {rate.setting}"
                 f"{warned if rate.largest_share > LARGE_CLUSTER_SHARE else ''}"
             )
+    cells = [Cell(items, *kind) for items in (200, 1000) for kind in ((1, 0.0), (2, 0.3), (4, 0.1), (5, 0.5))]
+    print("\n| items | per cluster | correlation | chance | PASS of a reference at chance | by the 5 % bound alone |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    for cell, chance in itertools.product(cells, (0.5, 0.25)):
+        passed, loose = chance_passes(cell, chance, asked.draws, asked.seed)
+        print(f"| {cell.items} | {cell.per_cluster} | {cell.correlation:g} | {chance:g} | {passed:.2%} | {loose:.2%} |")
+    print("\n| items | per cluster | correlation | healing | FAIL at a loss of 15 points, margin 5 |")
+    print("|---:|---:|---:|---:|---:|")
+    for cell, healing in itertools.product(cells[:4], (0.0, 0.02, 0.05)):
+        failed = loss_fails(cell, 0.15, healing, 0.05, asked.draws, asked.seed)
+        print(f"| {cell.items} | {cell.per_cluster} | {cell.correlation:g} | {healing:.0%} | {failed:.1%} |")
     return 0
 
 

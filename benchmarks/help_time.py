@@ -1,6 +1,7 @@
 """How long does `infimed --help` take, against an interpreter that does nothing and one that only imports typer?
 
-The aim is under 0.3 s; an absolute time is no pass mark on a loaded machine, so the ratio to both peers stands beside it.
+The aim is under 0.3 s; an absolute time is no pass mark on a loaded machine, so the ratio to a bare interpreter stands
+beside it.
 """
 
 from __future__ import annotations

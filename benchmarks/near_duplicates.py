@@ -22,7 +22,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 
 from infimed.evaluation.dataset import Dataset
 from infimed.training.curate_fingerprints import fingerprint
-from infimed.training.curate_near import Nearness, near_pairs
+from infimed.training.curate_near import Near, Nearness, closeness, near_pairs
 
 Picture = Image.Image
 Draw = np.random.Generator
@@ -91,22 +91,33 @@ RULES = {
 }
 
 
-def measure(images: Sequence[Labelled], rule: Nearness, seed: int = 0, changed: int = 200) -> Result:
-    """Return what `rule` finds among `images` and the changed copies of `changed` of them."""
+def measure(images: Sequence[Labelled], seed: int = 0, changed: int = 200) -> dict[str, Result]:
+    """Return what each rule finds among `images` and the changed copies of `changed` of them."""
     draw = np.random.default_rng(seed)
     originals = [fingerprint(image.rgb) for image in images]
     chosen = sorted(draw.permutation(len(images))[:changed].tolist())
-    recall: dict[str, float] = {}
-    true_pairs = 0
+    copies: dict[str, list[Near]] = {}
     for kind, change in KINDS.items():
-        found = 0
         for position in chosen:
             copy = fingerprint(np.asarray(change(Image.fromarray(images[position].rgb), draw)))
-            found += any(True for _ in near_pairs([originals[position]], rule, [copy]))
-        recall[kind] = found / len(chosen)
-        true_pairs += found
-    false_pairs = sum(images[pair.left].group != images[pair.right].group for pair in near_pairs(originals, rule))
-    return Result(recall, false_pairs, true_pairs + false_pairs)
+            copies.setdefault(kind, []).append(closeness(originals[position], copy))
+    loosest = Nearness(max(rule.bits for rule in RULES.values()), min(rule.correlation for rule in RULES.values()), 0.0)
+    strangers = [
+        closeness(originals[pair.left], originals[pair.right])
+        for pair in near_pairs(originals, loosest)
+        if images[pair.left].group != images[pair.right].group
+    ]
+    results = {}
+    for name, rule in RULES.items():
+        found = {kind: sum(_holds(rule, near) for near in pairs) for kind, pairs in copies.items()}
+        false_pairs = sum(_holds(rule, near) for near in strangers)
+        recall = {kind: number / len(chosen) for kind, number in found.items()}
+        results[name] = Result(recall, false_pairs, sum(found.values()) + false_pairs)
+    return results
+
+
+def _holds(rule: Nearness, near: Near) -> bool:
+    return near.distance <= rule.bits and near.correlation >= rule.correlation and near.detail >= rule.detail
 
 
 def of_dataset(folder: Path) -> list[Labelled]:
@@ -136,7 +147,7 @@ def main() -> None:
     if not arguments.phantoms and arguments.dataset is None:
         parser.error("name a dataset folder or give --phantoms N")
     images = of_phantoms(arguments.phantoms, arguments.seed) if arguments.phantoms else of_dataset(arguments.dataset)
-    results = {name: measure(images, rule, arguments.seed, arguments.changed) for name, rule in RULES.items()}
+    results = measure(images, arguments.seed, arguments.changed)
     count = min(arguments.changed, len(images))
     print(f"{len(images):,} images, {count:,} of them changed in each way, seed {arguments.seed}\n")
     print(f"| | {' | '.join(RULES)} |\n|---|{'---:|' * len(RULES)}")

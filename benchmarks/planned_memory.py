@@ -185,7 +185,7 @@ def main() -> None:
         return
     names = given.level or [row.name for row in LEVELS]
     print(f"infimed {infimed.__version__}, {given.threads} threads, load {os.getloadavg()[0]:.1f}")
-    print("model     level        context  image  predicted MB  measured MB   error  libraries MB  weights MB planned/real")
+    print("model     level        context  image  predicted MB  measured MB   error  libraries MB  weights MB: plan/file")
     rows = []
     for row in measure(QUICK_MODELS if given.quick else MODELS, names, given.threads):
         rows.append(row)

@@ -50,8 +50,8 @@ def compare(
         margin=margin,
         items=len(items),
         clusters=pairs.clusters,
-        reference=_share(before, clusters),
-        level=_share(after, clusters),
+        reference=share(before, clusters),
+        level=share(after, clusters),
         delta=float(pairs.delta),
         lower=lower,
         upper=upper,
@@ -164,10 +164,11 @@ def _says_same(one: Prediction, other: Prediction) -> bool:
 
 def accuracy(rows: Sequence[Prediction]) -> Share:
     """Return the share of right answers with its interval, clustered by patient or group."""
-    return _share(outcomes(rows), np.array([row.group for row in rows]))
+    return share(outcomes(rows), np.array([row.group for row in rows]))
 
 
-def _share(right: Flags, clusters: NDArray[np.str_]) -> Share:
+def share(right: Flags, clusters: NDArray[np.str_]) -> Share:
+    """Return a share of right answers with Wilson's 95 % interval on items / design effect."""
     labels, index = np.unique(clusters, return_inverse=True)
     counts = np.bincount(index, weights=right.astype(np.float64), minlength=len(labels))
     design = float(from_counts(np.zeros(len(labels)), counts, np.bincount(index)).design_effect)

@@ -18,6 +18,7 @@ from .. import InfimedError, __version__
 from ..runtime.events import Event, OnEvent, ignore
 from .comparison import Flags, compare, outcomes
 from .drift_report import Comparison, DriftReport, LevelDrift, Margins, NotRun, RunFacts, SmallCell
+from .knowledge import knowledge
 from .predict import GREY_SUFFIX
 from .prediction import Prediction, Run, complete_runs, items_digest, read_run
 from .prior import PRIOR
@@ -62,10 +63,11 @@ def drift(folder: Path, reference: str, margins: Margins = Margins(), on_event: 
     chosen = [name for name, run in runs.items() if run.meta.identity.image == "own" and name not in beside]
     if not chosen and not {CHECKPOINT, ADAPTER} <= set(names):
         raise DriftError(f"{folder} holds nothing to compare with {reference!r}; evaluate more levels into it")
+    priors = _priors(runs, items, reference)
     levels = []
     for done, name in enumerate(chosen):
         on_event(Event("drift", done, len(chosen), "levels", name))
-        levels.append(_level(items, cells, base, runs[name], _priors(runs, items, reference, name), margins))
+        levels.append(_level(items, cells, base, runs[name], priors, margins))
     stored = _stored(items, cells, runs, margins)
     on_event(Event("drift", len(chosen), len(chosen), "levels"))
     identity = base.meta.identity
@@ -84,6 +86,7 @@ def drift(folder: Path, reference: str, margins: Margins = Margins(), on_event: 
         small_cells=tuple(
             SmallCell(*cell, len(index)) for cell, index in cells.items() if len(index) < margins.cell_items
         ),
+        knowledge=knowledge(_in_order(base), items.clusters, priors, margins.cell_items),
         priors=tuple(_facts(run) for run in runs.values() if run.meta.identity.image != "own"),
         infimed=__version__,
     )
@@ -137,21 +140,21 @@ def _stored(
             f"no run {' and no run '.join(missing)}: evaluate the adapter's folder and the merged checkpoint's "
             "to see what merging and storing changed"
         )
-    priors = _priors(runs, items, ADAPTER, CHECKPOINT)
+    priors = _priors(runs, items, ADAPTER)
     return _level(items, cells, runs[ADAPTER], runs[CHECKPOINT], priors, margins)
 
 
-def _priors(runs: Mapping[str, Run], items: Items, reference: str, level: str) -> dict[str, Flags] | str:
+def _priors(runs: Mapping[str, Run], items: Items, reference: str) -> dict[str, Flags] | str:
     """Return the outcomes of both text-only priors, or which is missing.
 
-    The grey run is the reference's own. The checkpoint's may stand in for the adapter's: the same model, as stored.
+    The grey run is the reference's own; adapter and merged checkpoint are one model and may stand in for each other.
     """
     if PRIOR not in runs:
         return "the majority answer was not run; add --prior TRAINSET to infimed evaluate"
     found = {MAJORITY: outcomes(_in_order(runs[PRIOR]))}
     if all(row.images == 0 for row in items.rows):
         return found
-    allowed = (reference, level) if (reference, level) == (ADAPTER, CHECKPOINT) else (reference,)
+    allowed = (reference, *(name for name in (ADAPTER, CHECKPOINT) if reference in (ADAPTER, CHECKPOINT)))
     grey = next((runs[name + GREY_SUFFIX] for name in allowed if name + GREY_SUFFIX in runs), None)
     if grey is None:
         return f"the reference was not run on grey images; run infimed evaluate for {reference} with --grey"

@@ -5,14 +5,14 @@ Knows no statistics and no layout; docs/drift.md defines every figure.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .. import InfimedError
 from ..runtime.files import canonical_json
-from .jsonform import FormError, from_json, to_json
+from .jsonform import FormError, from_json, parse, to_json
 from .prediction import SubjectKind
 from .verdict import Verdict
 
@@ -117,6 +117,26 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Knowledge:
+    """What the reference knows beyond the text-only prior: over all, in one modality, or in one task.
+
+    prior: the better of "majority answer" and "grey image" here. lead: reference minus prior; lower, upper: its
+    two-sided 95 % cluster-robust interval.
+    """
+
+    axis: Literal["all", "modality", "task"]
+    name: str
+    items: int
+    clusters: int
+    reference: Share
+    prior: str
+    prior_share: Share
+    lead: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
 class SmallCell:
     """A cell with too few items to print."""
 
@@ -170,7 +190,8 @@ class NotRun:
 class DriftReport:
     """Everything a report says. stored: the merged checkpoint as stored on disk against base plus adapter.
 
-    items_sha256: over the questions and answers that all runs share. priors: the text-only runs that were found.
+    items_sha256: over the questions and answers that all runs share. knowledge: of the reference; empty where no prior
+    was run. priors: the text-only runs that were found.
     """
 
     dataset: str
@@ -185,6 +206,7 @@ class DriftReport:
     stored: LevelDrift | NotRun
     levels: tuple[LevelDrift, ...]
     small_cells: tuple[SmallCell, ...]
+    knowledge: tuple[Knowledge, ...]
     priors: tuple[RunFacts, ...]
     infimed: str
     schema: str = SCHEMA
@@ -209,6 +231,6 @@ class DriftReport:
     def read(cls, path: Path) -> DriftReport:
         """Read a report's JSON. Raises ReportError."""
         try:
-            return from_json(cls, json.loads(path.read_bytes()), path.name)
-        except (OSError, ValueError, FormError) as error:
+            return from_json(cls, parse(path.read_bytes(), path.name), path.name)
+        except (OSError, FormError) as error:
             raise ReportError(f"{path} is no drift report ({error}); make one with infimed drift") from None

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..runtime.files import canonical_json, sha256_file, write_bytes
-from .jsonform import FormError, from_json, to_json
+from .jsonform import FormError, from_json, parse, to_json
 from .prediction import Identity, Prediction, PredictionError, RunFiles, RunMeta, read_meta
 
 
@@ -79,7 +79,7 @@ class Journal:
             write_bytes(files.meta, canonical_json(to_json(meta)))
         files.started.unlink(missing_ok=True)
         files.part.unlink(missing_ok=True)
-        return from_json(RunMeta, json.loads(files.meta.read_bytes()), files.meta.name)
+        return from_json(RunMeta, parse(files.meta.read_bytes()), files.meta.name)
 
     def _finished(self) -> bool:
         meta = read_meta(self.files.rows.parent, self.identity.run)
@@ -102,8 +102,8 @@ class Journal:
         files = self.files
         if files.started.is_file():
             try:
-                found = from_json(Identity, json.loads(files.started.read_bytes()), files.started.name)
-            except (ValueError, FormError) as error:
+                found = from_json(Identity, parse(files.started.read_bytes()), files.started.name)
+            except FormError as error:
                 raise PredictionError(f"{files.started} cannot be read ({error}); remove it") from None
             self._refuse_other(found, "holds an unfinished")
         elif files.rows.exists() or os.fstat(self._part).st_size:
@@ -125,8 +125,8 @@ class Journal:
         count, end = 0, 0
         for line in data.split(b"\n")[:-1]:
             try:
-                row = from_json(Prediction, json.loads(line), "row")
-            except (ValueError, FormError):
+                row = from_json(Prediction, parse(line), "row")
+            except FormError:
                 break
             if count >= len(self.ids) or row.example_id != self.ids[count]:
                 break

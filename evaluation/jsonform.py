@@ -6,6 +6,7 @@ Knows dataclasses, tuples, mappings from text, optional values, literals and pla
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import sys
 import types
@@ -16,6 +17,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from .. import InfimedError
 
 T = TypeVar("T")
+_PLAIN = (str, int, bool)
 
 
 class FormError(InfimedError):
@@ -33,6 +35,18 @@ def to_json(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise FormError(f"{value} has no JSON form")
     return value
+
+
+def parse(data: bytes, where: str = "value") -> Any:
+    """Return the value of JSON text. Raises FormError for anything else, NaN and infinity included."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number")
+
+    try:
+        return json.loads(data, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise FormError(f"{where} is not JSON ({' '.join(str(error).split())})") from None
 
 
 def from_json(kind: type[T], value: Any, where: str = "value") -> T:
@@ -86,16 +100,17 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         return {str(key): _read(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(kind):
         return _read_dataclass(kind, value, where)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise FormError(f"{where} is {value!r:.60}; it must be {kind.__name__}")
+    if kind is float or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        told = "a finite number" if kind is float else kind.__name__
+        raise FormError(f"{where} is {value!r:.60}; it must be {told}")
     return value
 
 
 def _read_tuple(kinds: tuple[Any, ...], value: Sequence[Any], where: str) -> tuple[Any, ...]:
     if len(kinds) == 2 and kinds[1] is Ellipsis:
-        if kinds[0] in (str, int, bool, float) and all(type(item) is kinds[0] for item in value):
+        if kinds[0] in _PLAIN and all(type(item) is kinds[0] for item in value):
             return tuple(value)
         return tuple(_read(kinds[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if len(kinds) != len(value):
@@ -116,7 +131,7 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     for name, field in fields.items():
         if name in value:
             item, wanted = value[name], hints[name]
-            plain = type(item) is wanted and wanted in (str, int, bool, float)
+            plain = type(item) is wanted and wanted in _PLAIN
             given[name] = item if plain else _read(wanted, item, f"{where}.{name}")
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise FormError(f"{where} has no field {name!r}")

@@ -13,11 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .phantom_canvas import (
-    COLUMNS, HALF_PX, ROWS, SIZE_PX, Field, ellipse, grain, ring, segment, slope, smooth_field, soften, stamp, step, to_rgb,
+    COLUMNS,
+    HALF_PX,
+    ROWS,
+    SIZE_PX,
+    Field,
+    ellipse,
+    grain,
+    ring,
+    segment,
+    slope,
+    smooth_field,
+    soften,
+    stamp,
+    step,
+    to_rgb,
 )  # fmt: skip
 
 LIGHTING = 0.12  # largest slope of uneven lighting at the border, in grey levels
-LINE_CONTRAST = 0.20  # of a distractor line, in grey levels
+LINE_CONTRAST = 0.13  # of a distractor line, in grey levels
 
 
 @dataclass(frozen=True)

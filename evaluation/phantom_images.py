@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -15,7 +16,15 @@ from numpy.typing import NDArray
 
 from .. import InfimedError
 from .phantom_anatomy import (
-    Marks, Painter, Pose, paint_ct, paint_fundus, paint_histopathology, paint_mri, paint_ultrasound, paint_xray,
+    Marks,
+    Painter,
+    Pose,
+    paint_ct,
+    paint_fundus,
+    paint_histopathology,
+    paint_mri,
+    paint_ultrasound,
+    paint_xray,
 )  # fmt: skip
 from .phantom_canvas import HALF_PX, SIZE_PX, Field, ellipse, segment
 
@@ -24,16 +33,16 @@ Side = Literal["left", "right"]
 
 COUNT_SHARES = (0.4, 0.2, 0.2, 0.2)  # share of pictures with 0, 1, 2 and 3 lesions
 RADIUS_PX: dict[Size, tuple[float, float]] = {"small": (3.4, 4.4), "large": (7.0, 8.6)}
-CONTRAST_SHARE: dict[Size, float] = {"small": 1.0, "large": 0.6}  # so that the summed brightness says less of the size
+CONTRAST_SHARE: dict[Size, float] = {"small": 1.0, "large": 0.75}  # so that the summed brightness says less of the size
 EDGE_PX = 0.8  # half width of a lesion's border
 GAP_PX = 5.0  # least distance between the borders of two lesions
 CENTRES_PX = 18.0  # least distance between the centres of two lesions
 SHIFT_PX = 3.0  # largest shift of the body, each way
 SCALE = (0.94, 1.04)  # of the body
-LINES = 3  # at most, 0 to 3 equally often: distractors of the lesions' own sign but another shape, on both sides
+LINES = 2  # at most, 0 to 2 equally often: distractors of the lesions' own sign but another shape, on both sides
 LINE_LENGTH_PX = (12.0, 24.0)
 LINE_WIDTH_PX = (1.6, 2.8)
-DECOYS = 4  # at most, 0 to 4 equally often: distractors of a lesion's shape and size but the other sign, on both sides
+DECOYS = 2  # at most, 0 to 2 equally often: distractors of a lesion's shape and size but the other sign, on both sides
 _TRIES = 200
 
 
@@ -88,20 +97,20 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.modality: kind
     for kind in (
-        Kind("ct", "CT", "abdomen", "nodule", "nodules", Zone(0.42, -0.06, 0.36, 0.56), (0.22, 0.36), paint_ct),
-        Kind("mri", "MRI", "brain", "lesion", "lesions", Zone(0.43, 0.0, 0.27, 0.58), (0.20, 0.34), paint_mri),
-        Kind("xray", "X-ray", "chest", "opacity", "opacities", Zone(0.44, 0.0, 0.32, 0.70), (0.16, 0.28), paint_xray),
+        Kind("ct", "CT", "abdomen", "nodule", "nodules", Zone(0.42, -0.06, 0.36, 0.56), (0.30, 0.48), paint_ct),
+        Kind("mri", "MRI", "brain", "lesion", "lesions", Zone(0.43, 0.0, 0.27, 0.58), (0.27, 0.46), paint_mri),
+        Kind("xray", "X-ray", "chest", "opacity", "opacities", Zone(0.44, 0.0, 0.32, 0.70), (0.22, 0.38), paint_xray),
         Kind(
             "ultrasound", "ultrasound", "liver", "cyst", "cysts", Zone(0.32, 0.14, 0.28, 0.60), (0.42, 0.50),
             paint_ultrasound,
         ),
         Kind(
             "fundus", "fundus photography", "eye", "haemorrhage", "haemorrhages",
-            Zone(0.40, 0.0, 0.36, 0.66, ((0.56, 0.0, 0.24),)), (0.20, 0.34), paint_fundus,
+            Zone(0.40, 0.0, 0.36, 0.66, ((0.56, 0.0, 0.24),)), (0.27, 0.46), paint_fundus,
         ),
         Kind(
             "histopathology", "histopathology", "tissue", "mitotic cluster", "mitotic clusters",
-            Zone(0.48, 0.0, 0.44, 0.84), (0.30, 0.44), paint_histopathology,
+            Zone(0.48, 0.0, 0.44, 0.84), (0.40, 0.58), paint_histopathology,
         ),
     )
 }  # fmt: skip
@@ -119,12 +128,11 @@ class Lesion:
 
 @dataclass(frozen=True, eq=False)
 class Phantom:
-    """A picture and all that is true of it. rgb: (112, 112, 3), uint8. side: None where there is no lesion."""
+    """A picture and all that is true of it. side, size: None where there is no lesion. The picture is painted late."""
 
     kind: Kind
     seed: int
     index: int
-    rgb: NDArray[np.uint8]
     lesions: tuple[Lesion, ...]
     size: Size | None
     side: Side | None
@@ -142,22 +150,46 @@ class Phantom:
             return None
         return "upper" if tops == {True} else "lower"
 
+    @property
+    def rgb(self) -> NDArray[np.uint8]:
+        """The picture: (112, 112, 3), uint8."""
+        return self._drawn[0]
+
+    @property
+    def marks(self) -> Marks:
+        """What was painted over the anatomy: lesions, lines and decoys."""
+        return self._drawn[1]
+
+    @cached_property
+    def _drawn(self) -> tuple[NDArray[np.uint8], Marks]:
+        rng = _generator(self.kind, self.seed, self.index)
+        pose, lesions, _, _ = _plan(rng, self.kind)
+        mask = np.zeros((SIZE_PX, SIZE_PX))
+        for lesion in lesions:
+            mask += lesion.contrast * ellipse(lesion.x_px, lesion.y_px, lesion.radius_px, lesion.radius_px, EDGE_PX)
+        marks = Marks(mask, _lines(rng, self.kind, pose), _decoys(rng, self.kind, pose, lesions))
+        return self.kind.painter(rng, pose, marks), marks
+
 
 def phantom(kind: Kind, seed: int, index: int) -> Phantom:
     """Return the picture number `index` of a kind's series `seed`."""
     if seed < 0 or index < 0:
         raise PhantomError(f"phantom seed {seed}, index {index}: both are whole numbers from 0 up")
-    rng = np.random.Generator(np.random.PCG64([seed, sorted(KINDS).index(kind.modality), index]))
+    _, lesions, size, side = _plan(_generator(kind, seed, index), kind)
+    return Phantom(kind, seed, index, lesions, size if lesions else None, side if lesions else None)
+
+
+def _generator(kind: Kind, seed: int, index: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64([seed, sorted(KINDS).index(kind.modality), index]))
+
+
+def _plan(rng: np.random.Generator, kind: Kind) -> tuple[Pose, tuple[Lesion, ...], Size, Side]:
+    """Draw how the body lies and where its lesions are; what follows from the generator paints them."""
     pose = Pose(rng.uniform(-SHIFT_PX, SHIFT_PX), rng.uniform(-SHIFT_PX, SHIFT_PX), rng.uniform(*SCALE))
     count = int(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES))
     size: Size = "small" if rng.random() < 0.5 else "large"
     side: Side = "left" if rng.random() < 0.5 else "right"
-    lesions = _place(rng, kind, pose, count, size, -1 if side == "left" else 1)
-    mask = np.zeros((SIZE_PX, SIZE_PX))
-    for lesion in lesions:
-        mask += lesion.contrast * ellipse(lesion.x_px, lesion.y_px, lesion.radius_px, lesion.radius_px, EDGE_PX)
-    rgb = kind.painter(rng, pose, Marks(mask, _lines(rng, kind, pose), _decoys(rng, kind, pose, lesions)))
-    return Phantom(kind, seed, index, rgb, lesions, size if count else None, side if count else None)
+    return pose, _place(rng, kind, pose, count, size, -1 if side == "left" else 1), size, side
 
 
 def _point(rng: np.random.Generator, zone: Zone, pose: Pose, radius_px: float, sign: int) -> tuple[float, float]:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from .. import InfimedError
 from ..runtime.files import sha256_file
-from .jsonform import FormError, from_json, to_json
+from .jsonform import FormError, from_json, parse, to_json
 
 SCHEMA = "infimed.predictions/1"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
@@ -147,8 +147,8 @@ def read_meta(folder: Path, run: str) -> RunMeta | None:
     if not path.is_file():
         return None
     try:
-        return from_json(RunMeta, json.loads(path.read_bytes()), path.name)
-    except (ValueError, FormError) as error:
+        return from_json(RunMeta, parse(path.read_bytes(), path.name), path.name)
+    except FormError as error:
         raise PredictionError(f"{path} cannot be read ({error}); remove the run's files and evaluate again") from None
 
 
@@ -181,8 +181,8 @@ def read_rows(path: Path) -> tuple[Prediction, ...]:
     for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line:
             try:
-                rows.append(from_json(Prediction, json.loads(line), "row"))
-            except (ValueError, FormError) as error:
+                rows.append(from_json(Prediction, parse(line, "row"), "row"))
+            except FormError as error:
                 raise PredictionError(f"{path}:{number}: {error}; evaluate again") from None
     return tuple(rows)
 
@@ -194,9 +194,9 @@ def _read_speed(path: Path) -> float | None:
     rows, seconds = 0, 0.0
     for line in path.read_bytes().splitlines():
         try:
-            session = json.loads(line)
+            session = parse(line)
             rows, seconds = rows + int(session["rows"]), seconds + float(session["seconds"])
-        except (ValueError, KeyError, TypeError):
+        except (FormError, ValueError, KeyError, TypeError):
             continue  # a torn line of a log beside the data
     return rows / seconds if seconds > 0 else None
 

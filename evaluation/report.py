@@ -20,6 +20,7 @@ from .report_text import (
     named_claim,
     nats,
     number,
+    part_name,
     percent,
     points,
     settle_text,
@@ -87,12 +88,34 @@ def markdown(report: DriftReport) -> str:
     ]
     for row in report.rows:
         lines += _level_section(row, report)
+    lines += _knowledge(report)
     lines += ["## What the verdicts mean", ""]
     lines += [f"- {MARKS[verdict]} **{verdict}**: {text}" for verdict, text in meanings(report)]
     lines += ["", "## How to read it, and what these data cannot say", ""]
     lines += [f"- {text}" for text in limits(report)]
     lines += ["", "## Provenance", "", *_provenance(report), ""]
     return "\n".join(lines)
+
+
+def _knowledge(report: DriftReport) -> list[str]:
+    if not report.knowledge:
+        return []
+    rows = (
+        (
+            part_name(part),
+            f"{part.items:,} ({part.clusters:,})",
+            f"{percent(part.reference.value)} [{percent(part.reference.lower)}, {percent(part.reference.upper)}]",
+            f"{percent(part.prior_share.value)} ({part.prior})",
+            f"{points(part.lead)} [{points(part.lower)}, {points(part.upper)}]",
+        )
+        for part in report.knowledge
+    )
+    return [
+        f"## What {report.reference.run} knows beyond the text",
+        "",
+        *_table(("part", "items (clusters)", "accuracy [95 %]", "text-only prior", "lead [95 %], points"), rows),
+        "",
+    ]
 
 
 def _level_rows(report: DriftReport) -> Iterable[Sequence[str]]:

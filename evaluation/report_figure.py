@@ -1,4 +1,4 @@
-"""The small pictures of the drift page: a difference with its bounds against the margin, and what the marks mean.
+"""The small pictures of the drift page: a verdict's chip, a difference with its bounds, and what the marks mean.
 
 Knows one axis for all levels; inline SVG, coloured by the style sheet.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 
 from .drift_report import Comparison
-from .report_text import points
+from .report_text import MARKS, points
 from .verdict import Verdict
 
 CLASSES: dict[Verdict, str] = {
@@ -18,6 +18,11 @@ CLASSES: dict[Verdict, str] = {
     "REFERENCE NOT COMPETENT": "none",
 }
 _WIDTH, _HEIGHT = 220.0, 34.0
+
+
+def chip(verdict: Verdict) -> str:
+    """Return a verdict as a word with its sign."""
+    return f'<span class="chip {CLASSES[verdict]}"><i aria-hidden="true"><b>{MARKS[verdict]}</b></i>{verdict}</span>'
 
 
 class Scale:

@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from .drift_report import DriftReport, LevelDrift, NotRun, RunFacts
-from .report_figure import CLASSES, Scale, legend
+from .drift_report import DriftReport, LevelDrift, NotRun
+from .report_figure import CLASSES, Scale, chip, legend
+from .report_sections import explanations, knowledge_table
 from .report_style import STYLE
 from .report_text import (
     MARKS,
     NOT_A_DEVICE,
     counted,
     headline,
-    limits,
     margin_text,
-    meanings,
     megabytes,
     named_claim,
     nats,
@@ -29,7 +28,6 @@ from .report_text import (
     stored_text,
     worst_cell_claim,
 )
-from .verdict import Verdict
 
 
 def html(report: DriftReport) -> str:
@@ -54,7 +52,8 @@ def html(report: DriftReport) -> str:
         f'<p class="lead">The difference in points; margin {margin_text(report.margins.cell)} per cell. '
         f"Cells below {report.margins.cell_items} items are not judged.</p>",
         *(_level_card(row, report) for row in report.rows),
-        *_explanations(report),
+        *knowledge_table(report),
+        *explanations(report),
         "</main>",
         f"<footer><p>{escape(NOT_A_DEVICE)}</p><p>Made by infimed {escape(report.infimed)}.</p></footer>",
         "</body></html>",
@@ -68,6 +67,7 @@ def _head(report: DriftReport) -> Iterator[str]:
     facts = (
         (report.dataset, "dataset"),
         (report.reference.run, "reference"),
+        *_knowledge(report),
         (f"{report.items:,}", f"questions, role {report.role}"),
         (f"{report.clusters:,}", "patients or groups"),
         (margin_text(report.margins.overall), "margin over all"),
@@ -78,9 +78,15 @@ def _head(report: DriftReport) -> Iterator[str]:
     yield f'<p class="note">{escape(NOT_A_DEVICE)}</p></header>'
 
 
-def chip(verdict: Verdict) -> str:
-    """Return a verdict as a word with its sign."""
-    return f'<span class="chip {CLASSES[verdict]}"><i aria-hidden="true"><b>{MARKS[verdict]}</b></i>{verdict}</span>'
+def _knowledge(report: DriftReport) -> Iterator[tuple[str, str]]:
+    """Yield how much the reference knows, and how much can be answered without looking."""
+    row = next((row for row in report.rows if row.reference == report.reference.run), None)
+    if row:
+        yield percent(row.overall.reference.value), "reference accuracy"
+        prior = row.overall.competence
+        yield (
+            ("not run", "text-only prior") if prior.missing else (percent(prior.accuracy), f"text only: {prior.prior}")
+        )
 
 
 def _levels(report: DriftReport, scale: Scale) -> Iterator[str]:
@@ -204,29 +210,4 @@ def _cell_table(row: LevelDrift) -> str:
     return (
         f"<details><summary>All figures of {len(row.cells)} cells</summary>"
         f'<div class="scroll stack">{table}</div></details>'
-    )
-
-
-def _explanations(report: DriftReport) -> Iterator[str]:
-    yield '<h2>What the verdicts mean</h2><section class="card"><dl style="margin-top:0">'
-    yield "".join(f"<dt>{chip(verdict)}</dt><dd>{escape(text)}</dd>" for verdict, text in meanings(report))
-    yield "</dl></section>"
-    yield '<h2>How to read it, and what these data cannot say</h2><section class="card"><ul class="reading">'
-    yield "".join(f"<li>{escape(text)}</li>" for text in limits(report))
-    yield "</ul></section>"
-    yield '<h2>Provenance</h2><section class="card stack"><table><thead><tr>'
-    yield "<th scope=col>Run</th><th scope=col>sha256 of what was run</th><th scope=col>sha256 of its predictions</th>"
-    yield "</tr></thead><tbody>"
-    runs = [report.reference, *(row.facts for row in report.rows), *report.priors]
-    yield "".join(dict.fromkeys(_hashes(facts) for facts in runs))
-    yield (
-        f"</tbody></table><p style='margin:16px 0 0'><small>dataset</small><code>{report.dataset_sha256}</code>"
-        f"<small>items</small><code>{report.items_sha256}</code></p></section>"
-    )
-
-
-def _hashes(facts: RunFacts) -> str:
-    return (
-        f'<tr><th scope="row">{escape(facts.run)}<small>{facts.kind}</small></th>'
-        f"<td><code>{facts.digest}</code></td><td><code>{facts.predictions_sha256}</code></td></tr>"
     )

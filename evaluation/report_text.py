@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .drift_report import Comparison, DriftReport, LevelDrift, NotRun
+from .drift_report import Comparison, DriftReport, Knowledge, LevelDrift, NotRun
 from .verdict import VERDICTS, Verdict
 
 MARKS: dict[Verdict, str] = {
@@ -134,6 +134,11 @@ def named_claim(row: LevelDrift, report: DriftReport) -> str:
             f"is wrong (Holm over {judged} cells): {names}.{also}"
         )
     return f"No cell is named worse than {margin_text(report.margins.cell)} (Holm over {judged} cells).{also}"
+
+
+def part_name(part: Knowledge) -> str:
+    """Return what a row of the knowledge table speaks of."""
+    return "all questions" if part.axis == "all" else f"{part.axis} {part.name}"
 
 
 def stored_text(stored: LevelDrift | NotRun) -> str:

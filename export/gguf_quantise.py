@@ -91,7 +91,10 @@ def quantise(source: Path, target: Path, file_type: int, *, threads: int) -> Ggu
     with guarded(target), writing(target) as draft:
         library.log.clear()
         if library.llama.llama_model_quantize(path_bytes(source), path_bytes(draft), params):
-            raise QuantiseError(f"llama.cpp cannot quantise {target.name}: {library.log.reason()}")
+            raise QuantiseError(
+                f"llama.cpp cannot quantise {target.name}: {library.log.reason()}; free the disk, or "
+                "export another level"
+            )
         after = read_gguf(draft)
         shapes = {tensor.name: tensor.shape for tensor in before.tensors}
         if {tensor.name: tensor.shape for tensor in after.tensors} != shapes:

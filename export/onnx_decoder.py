@@ -72,7 +72,7 @@ class DecoderNumbers:
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Return the matrices by name, each (in, out): the checkpoint's turned around."""
         queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        shapes = {}
+        shapes: dict[str, tuple[int, int]] = {}
         for layer in range(self.layers):
             at, mlp = f"layers.{layer}.self_attn", f"layers.{layer}.mlp"
             shapes |= {
@@ -237,4 +237,5 @@ def _attend(
     scores = scores.reshape(numbers.kv_heads, group, tokens, total) + bias
     shares = scores.softmax(-1).reshape(numbers.kv_heads, group * tokens, total)
     seen = (shares @ value.permute(1, 0, 2)).reshape(numbers.kv_heads, group, tokens, numbers.head_dim)
-    return seen.permute(2, 0, 1, 3).reshape(tokens, numbers.heads * numbers.head_dim)
+    joined: torch.Tensor = seen.permute(2, 0, 1, 3).reshape(tokens, numbers.heads * numbers.head_dim)
+    return joined

@@ -25,7 +25,7 @@ ROPE_THETA = 10000.0
 
 @dataclass(frozen=True)
 class VisionNumbers:
-    """What the graph is made of. patch_values: numbers a patch. window_size: in pixels. full: layers without windows."""
+    """What the graph is made of. patch_values: numbers per patch. window_size: pixels. full: layers without windows."""
 
     layers: int
     hidden: int
@@ -152,12 +152,16 @@ def encode(
         query, key, value = mixed.reshape(-1, 3, numbers.heads, numbers.head_dim).unbind(1)
         query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if layer in numbers.full:
-            seen = _attend(*(part.transpose(0, 1) for part in (query, key, value)), in_frame)
-            seen = seen.transpose(0, 1).reshape(-1, numbers.hidden)
+            # one head after the other: the scores of all heads at once would take patches^2 * heads * 4 bytes
+            each = [_attend(query[:, head], key[:, head], value[:, head], in_frame) for head in range(numbers.heads)]
+            seen = torch.cat(each, dim=-1)
         else:
-            parts = (part.index_select(0, win_gather.flatten()) for part in (query, key, value))
             shape = (*win_gather.shape, numbers.heads, numbers.head_dim)
-            seen = _attend(*(part.reshape(shape).transpose(1, 2) for part in parts), in_window)
+            query, key, value = (
+                part.index_select(0, win_gather.flatten()).reshape(shape).transpose(1, 2)
+                for part in (query, key, value)
+            )
+            seen = _attend(query, key, value, in_window)
             seen = seen.transpose(1, 2).reshape(-1, numbers.hidden).index_select(0, win_scatter)
         hidden = hidden + seen @ w[f"{at}.attn.proj.weight"] + w[f"{at}.attn.proj.bias"]
         normed = rms_norm(hidden, w[f"{at}.norm2.weight"], NORM_EPSILON)
@@ -172,4 +176,5 @@ def encode(
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
     scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    return (scores + bias).softmax(-1) @ value
+    seen: torch.Tensor = (scores + bias).softmax(-1) @ value
+    return seen

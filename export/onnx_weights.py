@@ -6,12 +6,11 @@ ONNX, not what the graph computes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +19,8 @@ from .. import InfimedError, MissingExtra
 from ..runtime.files import write_bytes
 from ..runtime.quantise import BlockFormat, QuantiseError, quantise
 from ..training.checkpoint import Checkpoint
+from .onnx_data import DataFiles
 
-PIECE_BYTES = 2_000_000_000
-"""No data file grows beyond this (some file systems and tools stop at 2^31), but for a single larger tensor."""
-ALIGN_BYTES = 4096
-"""Every tensor starts on a page of its own, so that the engine can map it."""
 INLINE_BYTES = 1024
 """Smaller tensors stay in the graph's own file."""
 WORK_WEIGHTS = 1 << 22
@@ -143,7 +139,7 @@ def write_graph(
     except ModuleNotFoundError:
         raise MissingExtra("export", "onnx") from None
     graph = model.graph
-    data = _DataFiles(folder, stem)
+    data = DataFiles(folder, stem)
     types: dict[str, str] = {}
     try:
         for value in [value for value in graph.input if value.name in sources]:
@@ -174,7 +170,7 @@ def write_graph(
     return Written((path.name, *files), types)
 
 
-def _store(graph: Any, data: _DataFiles, name: str, shape: tuple[int, ...], pieces: Iterator[NDArray[Any]]) -> None:
+def _store(graph: Any, data: DataFiles, name: str, shape: tuple[int, ...], pieces: Iterator[NDArray[Any]]) -> None:
     """Add an initialiser whose numbers are `pieces`, one after the other; their type is that of the first."""
     import onnx
 
@@ -192,7 +188,7 @@ def _store(graph: Any, data: _DataFiles, name: str, shape: tuple[int, ...], piec
         tensor.external_data.add(key=key, value=text)
 
 
-def _store_blocks(model: Any, data: _DataFiles, name: str, source: Source, storage: Storage) -> None:
+def _store_blocks(model: Any, data: DataFiles, name: str, source: Source, storage: Storage) -> None:
     """Store a matrix quantised, and let every MatMul by it become com.microsoft's MatMulNBits."""
     import onnx
 
@@ -232,59 +228,9 @@ def _store_blocks(model: Any, data: _DataFiles, name: str, source: Source, stora
             N=out,
             bits=format.bits,
             block_size=format.block,
-            **({"accuracy_level": 4} if storage.int8_activations else {}),
         )
+        if storage.int8_activations:
+            replacement.attribute.append(onnx.helper.make_attribute("accuracy_level", 4))
         node.CopyFrom(replacement)
     if all(entry.domain != "com.microsoft" for entry in model.opset_import):
         model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
-
-
-class _DataFiles:
-    """The files that hold a graph's numbers: written beside their names, and renamed when all of them are whole."""
-
-    def __init__(self, folder: Path, stem: str) -> None:
-        self._folder, self._stem = folder, stem
-        self._names: list[str] = []
-        self._stream: BinaryIO | None = None
-        self._end = 0
-
-    def begin(self, size_bytes: int) -> tuple[str, int]:
-        """Return the file and the offset at which the next `size_bytes` written will lie."""
-        offset = -(-self._end // ALIGN_BYTES) * ALIGN_BYTES
-        if self._stream is None or (offset and offset + size_bytes > PIECE_BYTES):
-            self._finish()
-            self._names.append(f"{self._stem}-{len(self._names)}.data")
-            self._stream = self._draft(self._names[-1]).open("wb")
-            offset = self._end = 0
-        self._stream.write(bytes(offset - self._end))
-        self._end = offset + size_bytes
-        return self._names[-1], offset
-
-    def write(self, piece: NDArray[Any]) -> None:
-        """Write the next numbers of the tensor that was begun."""
-        assert self._stream is not None
-        self._stream.write(np.ascontiguousarray(piece).data)
-
-    def close(self) -> tuple[str, ...]:
-        """Give the files their names, and return them."""
-        self._finish()
-        for name in self._names:
-            os.replace(self._draft(name), self._folder / name)
-        return tuple(self._names)
-
-    def discard(self) -> None:
-        """Remove what was written."""
-        if self._stream is not None:
-            self._stream.close()
-        for name in self._names:
-            self._draft(name).unlink(missing_ok=True)
-
-    def _draft(self, name: str) -> Path:
-        return self._folder / f".{name}.part"
-
-    def _finish(self) -> None:
-        if self._stream is not None:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-            self._stream.close()
-            self._stream = None

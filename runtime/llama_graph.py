@@ -1,10 +1,10 @@
 """Two corrections to the graphs that llama.cpp builds for Qwen2.5-VL, made on their nodes before they run.
 
 llama.cpp 0.5.0-dev (llama-cpp-python 0.3.36) never reads the norms' epsilon of a qwen2vl file and computes with 0: at
-embeddings as small as the real ones that alone moves the mean KL to 7e-6. And its vision merger takes the tanh form of
-GELU through a table in half precision, where the model has the exact one. llama.cpp shows every node to a callback
-before computing it; here that callback sets the one number that is wrong. docs/decisions/020-llama-graph.md has the
-measurements. Knows ggml's public tensor struct (ggml.h); checks on every run that it met the nodes it expects.
+embeddings of 0.02 that alone moves the mean KL to 7e-6. And its vision merger takes the tanh form of GELU through a
+table in half precision, where the model has the exact one. llama.cpp shows every node to a callback before computing
+it; here that callback sets the one number that is wrong. docs/decisions/012-llama-graph.md has the measurements. Knows
+ggml's public tensor struct (ggml.h); checks on every run that it met the nodes it expects.
 """
 
 from __future__ import annotations

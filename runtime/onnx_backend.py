@@ -26,8 +26,10 @@ VISION = "vision"
 """shared/ holds vision.onnx and its data files, vision-0.data and so on."""
 EMBEDDINGS = "token_embeddings.npy"
 """shared/ holds the token embeddings, (vocabulary, hidden), in the checkpoint's type; uint16: the bits of bfloat16."""
-STEP_TOKENS = 512
+STEP_TOKENS = 256
 """Longer inputs go through the graph in steps of this: attention scores grow with tokens times context."""
+LARGE_STEP_TOKENS = 32
+"""After steps from this size on onnxruntime gives its working memory back: a reply's single tokens need little of it."""
 
 
 class OnnxError(InfimedError):
@@ -55,6 +57,7 @@ class OnnxBackend:
         self._embeddings = _open_embeddings(shared / EMBEDDINGS)
         self._decoder = _open_session(folder / f"{DECODER}.onnx", threads, providers)
         self._vision = _open_session(shared / f"{VISION}.onnx", threads, providers)
+        self._give_back = _giving_back()
         self._window = _vision_sizes(self._vision, self._rules)
         inputs = {port.name: port.shape for port in self._decoder.get_inputs()}
         self._layers = sum(name.startswith("past_key.") for name in inputs)
@@ -77,7 +80,7 @@ class OnnxBackend:
         """Return the vision tower's output for one image: (image tokens, hidden), float32."""
         values, grid = patches(image.rgb, self._rules)
         feeds = {"pixel_values": values, **vision_index([grid], **self._window).feeds()}
-        made: NDArray[np.float32] = _run(self._vision.run, ["image_embeddings"], feeds)[0]
+        made: NDArray[np.float32] = _run(self._vision.run, ["image_embeddings"], feeds, self._give_back)[0]
         return made
 
     def extend(
@@ -116,7 +119,7 @@ class OnnxBackend:
         """Run the decoder on tokens that fit one step; its logits of `rows` are written into `logits`."""
         count = len(embedded)
         total = self._tokens + count
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             "inputs_embeds": embedded[None],
             "position_ids": np.ascontiguousarray(positions, dtype=np.int64)[:, None],
             "attention_mask": np.ones((1, total), dtype=np.int64),
@@ -127,7 +130,7 @@ class OnnxBackend:
             binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
         binding.bind_output("logits", "cpu", 0, logits.dtype, logits.shape, logits.ctypes.data)
         self._cache.bind(binding, self._tokens, count)
-        _run(self._decoder.run_with_iobinding, binding)
+        _run(self._decoder.run_with_iobinding, binding, self._give_back if count >= LARGE_STEP_TOKENS else None)
         binding.synchronize_outputs()
         self._tokens = total
 
@@ -189,6 +192,15 @@ def _open_session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
             "onnxruntime-gpu in place of onnxruntime together with the CUDA libraries it names"
         )
     return session
+
+
+def _giving_back() -> Any:
+    """Return the options of a run after which working memory on the processor is freed."""
+    import onnxruntime
+
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def _run(call: Any, *arguments: Any, **named: Any) -> Any:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .. import InfimedError
 
-BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
+BELOW_HALF = np.float32(np.nextafter(np.float32(0.5), np.float32(0)))
 """Adding this and cutting off is C's roundf for numbers that are not negative; adding 0.5 errs just below one half."""
 WORK_WEIGHTS = 1 << 18
 """How many weights are turned at a time: the intermediate arrays of a step then stay in the processor's cache."""
@@ -123,7 +123,7 @@ def _scales(cells: NDArray[np.float32], format: BlockFormat) -> tuple[NDArray[np
     if format.symmetric:
         middle = np.float32(1 << (format.bits - 1))
         extreme = np.where(np.abs(high) > np.abs(low), high, low)
-        return -extreme / middle, np.full_like(low, middle)
+        return np.divide(-extreme, middle, dtype=np.float32), np.full_like(low, middle)
     low, high = np.minimum(low, np.float32(0)), np.maximum(high, np.float32(0))
     top = np.float32((1 << format.bits) - 1)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -143,7 +143,8 @@ def _integers(
         # fmax and fmin, so that 0 * infinity (a block of subnormal numbers) becomes 0 and not an undefined integer
         np.fmin(np.fmax(values, 0, out=values), np.float32((1 << format.bits) - 1), out=values)
         values += BELOW_HALF
-        return values.astype(np.uint8)
+        integers: NDArray[np.uint8] = values.astype(np.uint8)
+        return integers
 
 
 def _pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
@@ -152,7 +153,8 @@ def _pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
         return integers
     if integers.shape[-1] % 2:
         integers = np.concatenate([integers, np.full_like(integers[..., :1], 8)], axis=-1)
-    return integers[..., 0::2] | (integers[..., 1::2] << 4)
+    high: NDArray[np.uint8] = integers[..., 1::2] << np.uint8(4)
+    return integers[..., 0::2] | high
 
 
 def _unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

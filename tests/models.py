@@ -173,7 +173,8 @@ def write_tokenizer(folder: Path, limit: int) -> dict[str, int]:
     }
     _write_json(folder / "tokenizer_config.json", settings)
     (folder / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
-    return {text: tokenizer.token_to_id(text) for text in (*CONTROL_TOKENS, *ADDED_TOKENS)}
+    ids: dict[str, int] = tokenizer.get_vocab()
+    return {text: ids[text] for text in (*CONTROL_TOKENS, *ADDED_TOKENS)}
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -111,7 +111,7 @@ def test_a_module_imports_only_light_libraries_before_it_is_called(room: str) ->
                 names = [node.module or ""]
             for name in names:
                 top = name.split(".")[0]
-                light = top in LIGHT or top in sys.stdlib_module_names or (top == "tomllib" and room not in EDGE_ROOMS)
+                light = top in LIGHT | sys.stdlib_module_names or (top == "tomllib" and room not in EDGE_ROOMS)
                 assert light, f"{path.relative_to(HOUSE)}:{node.lineno} imports {name}; import it inside the function"
 
 

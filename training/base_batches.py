@@ -21,6 +21,7 @@ from ..evaluation.phantom_canvas import SIZE_PX
 from ..evaluation.phantom_images import Phantom, kinds_named, phantom
 from ..evaluation.phantom_questions import CAPTION, Question, caption, questions
 from ..runtime.messages import ImagePart, TextPart, user
+from ..runtime.preprocessing import PixelRules
 from ..runtime.prompt import Prompter
 from .dense import DenseTargets, dense_targets
 
@@ -31,12 +32,12 @@ AHEAD = 3  # batches made before they are asked for
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """Which pictures and questions a batch holds. seed: of the phantoms. asked: task -> share of its questions kept."""
+    """Which pictures and questions a batch holds. seed: of the phantoms. asked: task -> share of its questions put."""
 
     seed: int
     images: int
     kinds: tuple[str, ...]
-    token_px: int
+    rules: PixelRules
     asked: Mapping[str, float]
 
 
@@ -157,7 +158,7 @@ def make_batch(plan: BatchPlan, packer: Packer | None, number: int) -> Batch:
     for index in range(number * plan.images, (number + 1) * plan.images):
         phantoms.append(phantom(kinds[index % len(kinds)], plan.seed, index // len(kinds)))
     rgb = np.stack([one.rgb for one in phantoms])
-    dense = dense_targets(phantoms, plan.kinds, plan.token_px)
+    dense = dense_targets(phantoms, plan.kinds, plan.rules.patch_size, plan.rules.merge_size)
     if packer is None:
         return Batch(rgb, dense, None)
     rng = np.random.Generator(np.random.PCG64([plan.seed, 7, number]))
@@ -168,7 +169,7 @@ def _asked(rng: np.random.Generator, plan: BatchPlan, one: Phantom) -> list[tupl
     """Return what is asked about a phantom: each question with the share of its task, at least one."""
     pairs = [(question.task, put(question), question.answer) for question in questions(one, kinds_named(plan.kinds))]
     pairs.append(("caption", CAPTION, caption(one)))
-    kept = [(text, answer) for task, text, answer in pairs if rng.random() < plan.asked[task]]
+    kept = [(text, answer) for task, text, answer in pairs if rng.random() < plan.asked.get(task, 0.0)]
     return kept or [pairs[int(rng.integers(len(pairs)))][1:]]
 
 

@@ -43,10 +43,11 @@ def local_contrast(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _crops(grey: NDArray[np.uint8], side: int) -> NDArray[np.float64]:
     """Return (19, side, side) from (64, 64), each crop resampled by area."""
     values = grey.astype(np.float64)
-    crops = [
-        np.einsum("yof,fg,xpg->yxop", matrices, values, matrices, optimize=True).reshape(-1, side, side)
-        for matrices in _resizers(side)
-    ]
+    crops = []
+    for matrices in _resizers(side):
+        rows = matrices @ values
+        both = rows[:, None] @ matrices.transpose(0, 2, 1)[None]
+        crops.append(both.reshape(-1, side, side))
     return np.concatenate(crops)
 
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from .. import MissingExtra
 from .curate_crops import SIDE, boxes
 
-_WORKING_SIDE = 256
+_SHARPNESS_SIDE = 256
+_HASHED_SIDE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,35 +45,37 @@ def fingerprint(rgb: NDArray[np.uint8]) -> Fingerprint:
     digest = hashlib.sha256(repr(rgb.shape).encode())
     digest.update(np.ascontiguousarray(rgb).tobytes())
     grey = Image.fromarray(rgb).convert("L")
-    working = _reduced(grey)
     return Fingerprint(
         pixels=digest.hexdigest(),
         height=height,
         width=width,
-        hashes=_hashes(grey, working),
+        hashes=_hashes(grey),
         grey=np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BOX), dtype=np.uint8),
         contrast=float(np.asarray(grey, dtype=np.float64).std()),
-        sharpness=_sharpness(np.asarray(working, dtype=np.float64)),
+        sharpness=_sharpness(np.asarray(_reduced(grey, _SHARPNESS_SIDE), dtype=np.float64)),
     )
 
 
-def _reduced(grey: Any) -> Any:
-    """Return the image with a longer side of at most 256 pixels: enough for hashes of crops, and cheap."""
+def _reduced(grey: Any, longer_side: int) -> Any:
+    """Return the image with a longer side of at most `longer_side` pixels."""
     from PIL import Image
 
     side = max(grey.size)
-    if side <= _WORKING_SIDE:
+    if side <= longer_side:
         return grey
-    size = tuple(max(1, round(length * _WORKING_SIDE / side)) for length in grey.size)
+    size = tuple(max(1, round(length * longer_side / side)) for length in grey.size)
     return grey.resize(size, Image.Resampling.BOX)
 
 
-def _hashes(grey: Any, working: Any) -> NDArray[np.uint64]:
-    """The whole is hashed at full size, as anyone else would; the crops from the reduced image."""
+def _hashes(grey: Any) -> NDArray[np.uint64]:
+    """The whole is hashed as it is, as anyone else would; the crops from a reduced image, which is cheaper."""
+    from PIL import Image
+
+    small = _reduced(grey, _HASHED_SIDE)
     crops = []
     for x, y, length in boxes()[1:]:
-        box = (x * working.width, y * working.height, (x + length) * working.width, (y + length) * working.height)
-        crops.append(working.resize((32, 32), 1, box=box))  # 1: Lanczos, as ImageHash reduces
+        box = (x * small.width, y * small.height, (x + length) * small.width, (y + length) * small.height)
+        crops.append(small.resize((32, 32), Image.Resampling.LANCZOS, box=box))
     return np.array([_phash(image) for image in (grey, *crops)], dtype=np.uint64)
 
 

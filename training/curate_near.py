@@ -80,7 +80,7 @@ def closeness(one: Fingerprint, other: Fingerprint) -> Near:
 
 def _distance(rows: NDArray[np.uint64], columns: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Return (rows, columns): the smallest pHash distance over the crops of either side. Both are (images, 19)."""
-    best = np.bitwise_count(rows[:, :1] ^ columns[:, 0])
+    best: NDArray[np.uint8] = np.bitwise_count(rows[:, :1] ^ columns[:, 0])
     for crop in range(1, COUNT):
         np.minimum(best, np.bitwise_count(rows[:, crop : crop + 1] ^ columns[:, 0]), out=best)
         np.minimum(best, np.bitwise_count(rows[:, :1] ^ columns[:, crop]), out=best)

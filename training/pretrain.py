@@ -1,4 +1,4 @@
-"""Trains the embedded base model: first the vision tower to see (dense), then the whole model to answer.
+"""Trains the embedded base model: the vision tower first learns to see (dense), then the whole model to answer.
 
 Every batch follows from the recipe and its number, and weights and optimiser are saved every few steps: a run that is
 killed goes on where it was and ends with the same weights. Knows neither evaluation nor the command line.
@@ -6,12 +6,13 @@ killed goes on where it was and ends with the same weights. Knows neither evalua
 
 from __future__ import annotations
 
+import dataclasses
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .. import InfimedError, MissingExtra
 from ..evaluation.phantom_canvas import SIZE_PX
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 STATE = "state.safetensors"
 LOG = "log.jsonl"
+IDENTITY = "identity.json"
 
 
 class PretrainError(InfimedError):
@@ -50,7 +52,9 @@ class BaseTrainer:
         self.rules = PixelRules.from_json(json.loads((folder / "preprocessor_config.json").read_bytes()))
         self.grid = SIZE_PX // self.rules.patch_size
         self.tokens = (SIZE_PX // self.rules.factor) ** 2
-        self.heads = dense_heads(recipe.model.hidden, len(recipe.kinds), self.tokens, recipe.seed)
+        self.heads = dense_heads(
+            recipe.model.hidden, recipe.model.vision_hidden, len(recipe.kinds), self.tokens, recipe.seed
+        )
         named = [*self.model.named_parameters(), *((f"heads.{name}", p) for name, p in self.heads.named_parameters())]
         self.names = [name for name, _ in named]
         groups = [
@@ -60,26 +64,20 @@ class BaseTrainer:
         self.parameters = dict(named)
         self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), fused=True)
 
-    def plan(self, stage: str) -> BatchPlan:
-        """Return the data of a stage; the second stage sees phantoms of another seed."""
-        of = self.stage(stage)
-        seed = self.recipe.seed * 2 + (1 if stage == "questions" else 0)
-        return BatchPlan(seed, of.images, self.recipe.kinds, self.rules.factor, self.recipe.asked)
+    def plan(self, stage: StageRecipe) -> BatchPlan:
+        """Return the data of a stage."""
+        return BatchPlan(stage.phantoms, stage.images, self.recipe.kinds, self.rules, stage.asked)
 
-    def stage(self, stage: str) -> StageRecipe:
-        """Return the recipe of "dense" or "questions"."""
-        return self.recipe.dense if stage == "dense" else self.recipe.questions
-
-    def step(self, stage: str, number: int, batch: Batch) -> dict[str, float]:
+    def step(self, stage: StageRecipe, number: int, batch: Batch) -> dict[str, float]:
         """Take step `number` of a stage and return its losses."""
         import torch
 
         for group in self.optimizer.param_groups:
-            group["lr"] = self.stage(stage).rate(number)
+            group["lr"] = stage.rate(number)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
-            features = self.features(batch.rgb)
+            seen, features = self.features(batch.rgb)
             answers = None if batch.rows is None else self.answer_loss(features, batch.rows)
-        loss = dense_loss(self.heads, features, batch.dense)
+        loss = dense_loss(self.heads, seen, features, batch.dense)
         figures = {"dense": float(loss.detach())}
         if answers is not None:
             figures["answers"] = float(answers.detach())
@@ -90,14 +88,19 @@ class BaseTrainer:
         self.optimizer.step()
         return figures
 
-    def features(self, rgb: np.ndarray[Any, np.dtype[np.uint8]]) -> torch.Tensor:
-        """Return the image tokens of a batch: (images, tokens, width)."""
+    def features(self, rgb: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the last layer's patches, (images, patches, vision width), and the image tokens, (images, tokens, width).
+
+        Both float32. The patches are in reading order of the tokens, because an image is no larger than a window.
+        """
         import torch
 
         pixels = np.concatenate([patches(picture, self.rules)[0] for picture in rgb])
         grid = torch.tensor([[1, self.grid, self.grid]] * len(rgb))
-        seen = self.model.model.visual(torch.from_numpy(pixels), grid_thw=grid).pooler_output
-        return seen.reshape(len(rgb), self.tokens, -1).float()  # type: ignore[no-any-return]
+        made = self.model.model.visual(torch.from_numpy(pixels), grid_thw=grid)
+        shaped = (made.last_hidden_state, made.pooler_output)
+        seen, features = (value.reshape(len(rgb), -1, value.shape[-1]).float() for value in shaped)
+        return seen, features
 
     def answer_loss(self, features: torch.Tensor, rows: TextRows) -> torch.Tensor:
         """Return the mean cross-entropy over the tokens of all answers."""
@@ -159,48 +162,41 @@ def row_mask(images: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
 
 
 def pretrain(recipe: BaseRecipe, work: Path, on_event: OnEvent = ignore) -> BaseTrainer:
-    """Run both stages in the folder `work`, going on from what it holds; return the trainer.
+    """Run all stages in the folder `work`, going on from what it holds; return the trainer.
 
     work: keeps settings files, state and log; a run of another recipe in it is refused. What on_event raises stops
     the run, to go on another time.
     """
     work.mkdir(parents=True, exist_ok=True)
-    identity = canonical_json({"recipe": repr(recipe)})
-    if (work / "identity.json").is_file() and (work / "identity.json").read_bytes() != identity:
-        raise PretrainError(f"{work} holds a run of another recipe; remove it or name another folder")
+    identity = canonical_json(dataclasses.asdict(recipe))
+    if (work / IDENTITY).is_file() and (work / IDENTITY).read_bytes() != identity:
+        raise PretrainError(f"{work} holds a broken run of another recipe; remove it or name another folder")
     for name, data in settings_files(recipe.model, recipe.vocabulary, train_tokenizer(recipe.vocabulary)).items():
         write_bytes(work / name, data)
-    write_bytes(work / "identity.json", identity)
+    write_bytes(work / IDENTITY, identity)
     trainer = BaseTrainer(recipe, work)
-    at, done = trainer.load() if (work / STATE).is_file() else ("dense", 0)
-    log = _kept_log(work / LOG, at, done)
-    for stage in ("dense", "questions"):
-        if at == "questions" and stage == "dense":
-            continue
-        steps = trainer.stage(stage).steps
-        begun, first = time.monotonic(), done
-        with_text = work if stage == "questions" else None
-        for number, batch in enumerate(batches(trainer.plan(stage), with_text, first, steps), first):
+    names = [stage.name for stage in recipe.stage]
+    at, done = trainer.load() if (work / STATE).is_file() else (names[0], 0)
+    log = _kept_log(work / LOG, names, at, done)
+    for stage in recipe.stage[names.index(at) :]:
+        made = batches(trainer.plan(stage), work if stage.asked else None, done, stage.steps)
+        for number, batch in enumerate(made, done):
             figures = trainer.step(stage, number, batch)
             done = number + 1
-            row = {"stage": stage, "step": done, **{name: round(value, 5) for name, value in figures.items()}}
-            log.append(json.dumps(row))
-            pace_s = (time.monotonic() - begun) / (done - first)
-            on_event(Event(f"base {stage}", done, steps, "steps", "", {**figures, "left_s": pace_s * (steps - done)}))
-            if done % recipe.save_every == 0 or done == steps:
-                trainer.save(stage, done)
+            log.append(json.dumps({"stage": stage.name, "step": done} | {k: round(v, 5) for k, v in figures.items()}))
+            on_event(Event(f"base {stage.name}", done, stage.steps, "steps", figures=figures))
+            if done % recipe.save_every == 0 or done == stage.steps:
+                trainer.save(stage.name, done)
                 write_bytes(work / LOG, ("\n".join(log) + "\n").encode())
-        at, done = "questions", 0
+        done = 0
     return trainer
 
 
-def _kept_log(path: Path, stage: str, done: int) -> list[str]:
+def _kept_log(path: Path, names: list[str], stage: str, done: int) -> list[str]:
     """Return the rows of steps that the saved state holds."""
     rows = path.read_text("utf-8").splitlines() if path.is_file() else []
-    order = {"dense": 0, "questions": 1}
-    return [
-        row for row in rows if (order[(said := json.loads(row))["stage"]], said["step"]) <= (order[stage], done)
-    ]
+    last = (names.index(stage), done)
+    return [row for row in rows if (names.index((said := json.loads(row))["stage"]), said["step"]) <= last]
 
 
 def write_trained(trainer: BaseTrainer, folder: Path) -> None:

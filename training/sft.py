@@ -25,7 +25,8 @@ from .checkpoint import Checkpoint
 from .pixels import override_pixels
 from .provenance import PROVENANCE_FILE, Provenance, versions
 from .recipe import read_recipe
-from .sft_data import Collator, ImageStore, RowMaker, Rows, pack
+from .sft_batches import Collator, Showings
+from .sft_data import ImageStore, RowMaker, pack
 from .sft_recipe import SftRecipe
 from .sft_trainer import Run, SftError, last_saved, run_trainer
 from .torch_backend import open_rules, use_threads
@@ -106,8 +107,9 @@ def _make(
     prompter.rules = open_rules(work)
     store = ImageStore(dataset, prompter.rules)
     maker = RowMaker(store, prompter, spec.data.max_tokens)
-    rows = Rows(maker, pack(examples, spec.data.questions_per_row, spec.seed), on_event)
-    trained, measured = run_trainer(spec, checkpoint, rows, Collator(store), work / _STATE, run, on_event)
+    rows = Showings(maker, pack(examples, spec.data.questions_per_row, spec.seed), spec.seed, on_event)
+    collator = Collator(store, spec.augment, spec.seed)
+    trained, measured = run_trainer(spec, checkpoint, rows, collator, work / _STATE, run, on_event)
     _write_adapter(trained, work, base)
     images = {ref for example in examples for ref in example.images}
     return {**measured, "examples": len(examples), "images": len(images)}
@@ -147,10 +149,10 @@ def _prepare_state(work: Path, made_from: Provenance, restart: bool) -> None:
 def _write_adapter(model: Any, work: Path, base: str) -> None:
     """Write the trained adapter in PEFT's layout, without PEFT's card, which would hold a path."""
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     weights = get_peft_model_state_dict(model, save_embedding_layers=False)
     whole = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
-    save_file(whole, str(work / WEIGHTS_FILE), metadata={"format": "pt"})
+    write_bytes(work / WEIGHTS_FILE, save(whole, metadata={"format": "pt"}))
     settings = json.loads(json.dumps(model.peft_config["default"].to_dict(), default=str))
     write_adapter_config(work, {**settings, "base_model_name_or_path": base, "inference_mode": True})

@@ -12,7 +12,6 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +20,14 @@ from .. import InfimedError
 from ..evaluation.dataset import Dataset
 from ..evaluation.example import Example, ImageRef
 from ..evaluation.prompting import messages_for, target_for
-from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.messages import ImagePart, assistant
-from ..runtime.preprocessing import PixelRules, patches, resize
+from ..runtime.preprocessing import PixelRules, resize
 from ..runtime.prompt import Prompt, Prompter
-
-if TYPE_CHECKING:
-    import torch
 
 UNLABELLED = -100
 """The label of a token that carries no loss, as transformers names it."""
 PREFIX = -1
-PADDING = -2
+"""The branch of a token that every question of the row sees."""
 
 
 class SftDataError(InfimedError):
@@ -45,7 +40,7 @@ class Row:
 
     token_ids, branches, labels: (tokens,), int64. positions: (3, tokens). branches: PREFIX, else the question's number.
     labels: the token itself where it carries loss, else UNLABELLED. images: in the order of their tokens; their pixels
-    stay in the ImageStore.
+    stay in the ImageStore. tasks: of its questions.
     """
 
     token_ids: NDArray[np.int64]
@@ -53,6 +48,7 @@ class Row:
     branches: NDArray[np.int64]
     labels: NDArray[np.int64]
     images: tuple[ImageRef, ...]
+    tasks: frozenset[str]
 
     @property
     def questions(self) -> int:
@@ -132,6 +128,7 @@ class RowMaker:
             np.concatenate(branches),
             np.concatenate(labels),
             examples[0].images,
+            frozenset(example.task for example in examples),
         )
         if len(row.token_ids) > self._most_tokens:
             raise SftDataError(
@@ -155,63 +152,6 @@ class RowMaker:
         return np.array([*answer, self._end], dtype=np.int64)
 
 
-class Rows:
-    """A map-style dataset of rows, all made (and so checked) before the first step."""
-
-    def __init__(self, maker: RowMaker, packs: Sequence[tuple[Example, ...]], on_event: OnEvent = ignore) -> None:
-        self._rows: list[Row] = []
-        for examples in packs:
-            self._rows.append(maker.row(examples))
-            on_event(Event("prepare", len(self._rows), len(packs), "images"))
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> Row:
-        return self._rows[index]
-
-
-class Collator:
-    """Makes the batch that a transformers model takes: right-padded rows and a mask of who sees whom."""
-
-    def __init__(self, images: ImageStore) -> None:
-        self._store = images
-
-    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """Return input_ids, labels (rows, tokens), position_ids (3, rows, tokens), attention_mask (rows, 1, tokens,
-        tokens; True where a token sees another) and, where there are images, their pixels and grids.
-        """
-        import torch
-
-        width = max(len(row.token_ids) for row in rows)
-        branches = torch.from_numpy(np.stack([_padded(row.branches, width, PADDING) for row in rows]))
-        batch: dict[str, Any] = {
-            "input_ids": torch.from_numpy(np.stack([_padded(row.token_ids, width, 0) for row in rows])),
-            "labels": torch.from_numpy(np.stack([_padded(row.labels, width, UNLABELLED) for row in rows])),
-            "position_ids": torch.from_numpy(np.stack([_padded(row.positions, width, 0) for row in rows], axis=1)),
-            "attention_mask": who_sees_whom(branches),
-        }
-        made = [patches(self._store.part(ref).rgb, self._store.rules) for row in rows for ref in row.images]
-        if made:
-            batch["pixel_values"] = torch.from_numpy(np.concatenate([values for values, _ in made]))
-            batch["image_grid_thw"] = torch.tensor([[grid.t, grid.h, grid.w] for _, grid in made])
-        return batch
-
-
-def who_sees_whom(branches: torch.Tensor) -> torch.Tensor:
-    """Return the attention mask of packed rows: (rows, tokens) branch numbers -> (rows, 1, tokens, tokens), bool.
-
-    A token sees what stands before it in the prefix and in its own branch. Padding sees padding, and nobody sees it.
-    """
-    import torch
-
-    same = branches[:, :, None] == branches[:, None, :]
-    prefix = (branches == PREFIX)[:, None, :]
-    width = branches.shape[1]
-    before = torch.ones(width, width, dtype=torch.bool, device=branches.device).tril()
-    return ((same | prefix) & before)[:, None]
-
-
 def _shown(example: Example) -> tuple[str, ...]:
     """Return what an example shows up to its last image, images by hash; empty where it shows none."""
     last = max((i for i, part in enumerate(example.content) if isinstance(part, ImageRef)), default=-1)
@@ -229,8 +169,3 @@ def _shared_prefix(prompts: Sequence[Prompt]) -> int:
     if ends and most < max(ends):
         raise SftDataError("the questions of one image do not share what stands before it; set questions_per_row = 1")
     return most
-
-
-def _padded(values: NDArray[np.int64], width: int, value: int) -> NDArray[np.int64]:
-    missing = width - values.shape[-1]
-    return np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)], constant_values=value).astype(np.int64)

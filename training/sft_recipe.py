@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from .augment import AugmentSpec
 from .lora import LoraSpec
 
 
@@ -78,12 +79,13 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class SftRecipe:
-    """A whole recipe of `infimed train sft`. seed: of LoRA's first weights, dropout and the order of the rows."""
+    """A whole recipe of `infimed train sft`. seed: of LoRA's first weights, dropout, order and augmentation."""
 
     train: TrainSpec
     lora: LoraSpec = field(default_factory=LoraSpec)
     data: DataSpec = field(default_factory=DataSpec)
     images: ImageSpec = field(default_factory=ImageSpec)
+    augment: AugmentSpec = field(default_factory=AugmentSpec)
     seed: int = 0
 
     def __post_init__(self) -> None:

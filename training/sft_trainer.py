@@ -16,7 +16,7 @@ from ..runtime.events import Event, OnEvent
 from ..runtime.files import write_bytes
 from .checkpoint import Checkpoint
 from .lora import attach_lora
-from .sft_data import Collator, Rows
+from .sft_batches import Collator, Showings
 from .sft_recipe import SftRecipe
 from .torch_backend import load_model
 
@@ -38,7 +38,7 @@ class Run:
 def run_trainer(
     spec: SftRecipe,
     checkpoint: Checkpoint,
-    rows: Rows,
+    showings: Showings,
     collator: Collator,
     state: Path,
     run: Run,
@@ -50,11 +50,12 @@ def run_trainer(
     transformers.set_seed(spec.seed)
     on_gpu = run.device == "cuda"
     model = attach_lora(load_model(checkpoint, dtype="bfloat16" if on_gpu else "float32", device=run.device), spec.lora)
-    steps = spec.train.steps or _steps(spec, len(rows))
+    steps = spec.train.steps or _steps(spec, len(showings.rows))
+    per_step = spec.train.batch_rows * spec.train.accumulate
     listener = _listener(steps, state, on_event)
     arguments = transformers.TrainingArguments(
         output_dir=str(state),
-        max_steps=steps,
+        num_train_epochs=1,
         per_device_train_batch_size=spec.train.batch_rows,
         gradient_accumulation_steps=spec.train.accumulate,
         learning_rate=spec.train.learning_rate,
@@ -63,6 +64,7 @@ def run_trainer(
         weight_decay=spec.train.weight_decay,
         max_grad_norm=spec.train.max_grad_norm,
         optim="adamw_torch",
+        train_sampling_strategy="sequential",
         seed=spec.seed,
         bf16=on_gpu,
         use_cpu=not on_gpu,
@@ -79,14 +81,15 @@ def run_trainer(
         dataloader_num_workers=0,
         dataloader_pin_memory=False,
     )
+    shown = showings.times(steps * per_step)
     trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[listener]
+        model=model, args=arguments, train_dataset=shown, data_collator=collator, callbacks=[listener]
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=last_saved(state))
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     last = losses[-max(1, len(losses) // 10) :]
-    return trainer.model, {"steps": steps, "rows": len(rows), "loss_of_last_tenth": sum(last) / len(last)}
+    return trainer.model, {"steps": steps, "rows": len(showings.rows), "loss_of_last_tenth": sum(last) / len(last)}
 
 
 def _steps(spec: SftRecipe, rows: int) -> int:

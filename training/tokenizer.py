@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from .. import InfimedError, MissingExtra
-from ..evaluation.phantom_images import COUNT_SHARES, KINDS, Kind, Lesion, Phantom
+from ..evaluation.phantom_images import COUNT_SHARES, KINDS, Lesion, Phantom, Side, Size
 from ..evaluation.phantom_questions import caption, questions
 
 if TYPE_CHECKING:
@@ -105,18 +103,11 @@ def training_text(vocabulary: Vocabulary, corpus: Path = CORPUS) -> Iterator[str
 
 
 def _described() -> Iterator[Phantom]:
-    """Yield phantoms without a picture, every count, size and side of every kind."""
-    blank = np.zeros((0, 0, 3), np.uint8)
+    """Yield phantoms of every count, size and side of every kind; their pictures are never painted."""
     for kind in KINDS.values():
         for index in range(_ROUNDS):
             count = index % len(COUNT_SHARES)
             lesions = tuple(Lesion(30.0, 20.0 + 25.0 * number * (index % 3), 4.0, 0.3) for number in range(count))
-            yield _phantom(kind, index, lesions, blank)
-
-
-def _phantom(kind: Kind, index: int, lesions: tuple[Lesion, ...], blank: np.ndarray) -> Phantom:  # type: ignore[type-arg]
-    if not lesions:
-        return Phantom(kind, 0, index, blank, (), None, None)
-    return Phantom(
-        kind, 0, index, blank, lesions, "small" if index % 8 < 4 else "large", "left" if index % 5 else "right"
-    )
+            size: Size = "small" if index % 8 < 4 else "large"
+            side: Side = "left" if index % 5 else "right"
+            yield Phantom(kind, 0, index, lesions, size if lesions else None, side if lesions else None)

@@ -9,11 +9,11 @@ import pytest
 from infimed.devices.memory import Use, memory_need
 from infimed.devices.plan import advice, best, plan
 from infimed.devices.profiles import GB, device
-from infimed.devices.weights import Planned, PlanError, predict
+from infimed.devices.weights import PlanError, Planned, predict
 from infimed.runtime.levels import LEVELS, level
 from infimed.runtime.shape import ModelShape
 
-from .shapes import QWEN25_VL_3B, QWEN3_VL_2B, QWEN3_VL_8B
+from .shapes import QWEN3_VL_2B, QWEN3_VL_8B, QWEN25_VL_3B
 
 USE = Use(context_tokens=4096, image_pixels=448 * 448)
 

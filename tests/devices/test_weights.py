@@ -41,7 +41,7 @@ def test_a_bundle_is_planned_by_the_sizes_of_its_files(tmp_path: Path) -> None:
 def test_a_changed_bundle_is_refused_before_it_is_planned(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "b")
     (folder / "gguf-q4_k_m/model.gguf").write_bytes(bytes(999))
-    with pytest.raises(VerifyError, match="model.gguf was changed"):
+    with pytest.raises(VerifyError, match=r"model\.gguf was changed"):
         read_planned(folder)
 
 

@@ -93,6 +93,20 @@ def test_the_reference_is_judged_first_against_the_better_prior(runs: Path) -> N
     assert 0 < found.lead_lower_pass < found.lead_lower < found.lead == pytest.approx(0.5, abs=0.01)
 
 
+def test_what_the_reference_knows_is_told_by_modality_and_task_with_two_sided_intervals(runs: Path) -> None:
+    report = drift(runs, "gguf-f16")
+    named = [(part.axis, part.name, part.items) for part in report.knowledge]
+    assert named == [
+        ("all", "", COUNT), ("modality", "ct", 200), ("modality", "fundus", 200), ("modality", "mri", 150),
+        ("task", "count", 150), ("task", "finding", 200), ("task", "laterality", 200),
+    ]  # fmt: skip
+    known = report.knowledge[0]
+    assert known.lead == pytest.approx(known.reference.value - known.prior_share.value)
+    assert known.lower < row(report, "gguf-q8_0").overall.competence.lead_lower < known.lead < known.upper
+    (runs / "prior.meta.json").unlink()
+    assert drift(runs, "gguf-f16").knowledge == ()
+
+
 @pytest.mark.parametrize(("majority", "grey", "named"), [(0.9, 0.2, "majority answer"), (0.2, 0.9, "grey image")])
 def test_a_reference_no_better_than_either_prior_gives_no_verdict(tmp_path: Path, majority, grey, named) -> None:  # type: ignore[no-untyped-def]
     right = reference_outcomes()

@@ -112,7 +112,7 @@ def test_closed_questions_are_balanced_so_that_words_alone_tell_nothing() -> Non
     positions: Counter[int] = Counter()
     for kind in KINDS.values():
         for index in range(500):
-            for question in questions(phantom_without_picture(kind.modality, index)):
+            for question in questions(phantom(kind, 77, index)):
                 if question.task in ("modality", "anatomy"):
                     positions[question.options.index(question.answer) if question.options else -1] += 1
                 elif question.answer_type != "open":
@@ -127,10 +127,6 @@ def test_closed_questions_are_balanced_so_that_words_alone_tell_nothing() -> Non
             assert abs(number / items - chance) < spread, (key, answer, found)
     offered = [positions[place] for place in range(4)]
     assert min(offered) > 0.9 * sum(offered) / 4
-
-
-def phantom_without_picture(name: str, index: int) -> Phantom:
-    return phantom(KINDS[name], 77, index)
 
 
 def test_answers_follow_from_the_phantom(series: list[Phantom]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from infimed.evaluation.phantoms import write_phantoms
 from infimed.export import export_bundle as module
 from infimed.export.calibration import CalibrationError

@@ -202,7 +202,7 @@ def fill(graph: Any, checkpoint: Path, folder: Path) -> onnx_weights.Written:
 def test_data_is_cut_into_pieces_below_the_limit_and_nothing_changes(
     exported: Exported, decoder_graph: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_weights, "PIECE_BYTES", 200_000)
+    monkeypatch.setattr("infimed.export.onnx_data.PIECE_BYTES", 200_000)
     monkeypatch.setattr(onnx_weights, "WORK_WEIGHTS", 5_000)
     folder = tmp_path / "onnx-int4"
     written = fill(decoder_graph, exported.checkpoint, folder)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from infimed.export.parity import ParityError, check_prompts
 from infimed.export.probes import KINDS, make_probes
 from infimed.export.transformers_prompt import transformers_prompter
@@ -62,5 +63,5 @@ def test_shifted_positions_are_refused(checkpoint: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(prompt_module, "mrope_positions", swapped)
     prompter = Prompter.open(checkpoint)
-    with pytest.raises(ParityError, match="^positions differ"):
+    with pytest.raises(ParityError, match=r"^positions differ"):
         check_prompts(prompter, transformers_prompter(checkpoint), make_probes(6, prompter.rules))

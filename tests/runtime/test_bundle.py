@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from infimed import InfimedError
 from infimed.runtime.bundle import Bundle, BundleError, verify, write_manifest
 from infimed.runtime.levels import UnknownLevel
@@ -33,7 +34,7 @@ def make_bundle(folder: Path) -> Path:
         preprocessing=RULES,
         levels=[
             LevelEntry("gguf-f32", ("gguf-f32/model.gguf",), ("shared/mmproj.gguf", "shared/tokenizer.json"), {}, 700),
-            LevelEntry("onnx-fp32", ("onnx-fp32/decoder.onnx",), ("shared/tokenizer.json", "shared/vision.onnx"), {}, 5),
+            LevelEntry("onnx-fp32", ("onnx-fp32/decoder.onnx",), ("shared/vision.onnx",), {}, 5),
         ],
         provenance={"checkpoint": "0" * 64},
     )
@@ -116,7 +117,10 @@ def rewrite(folder: Path, change: dict[str, object]) -> None:
     (folder / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
 
 
-@pytest.mark.parametrize("path", ["../outside", "/etc/passwd", "a//b", "./a", "attestations/x", "manifest.json", "", "a\\b"])
+OUTSIDE = ["../outside", "/etc/passwd", "a//b", "./a", "attestations/x", "manifest.json", "", "a\\b"]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
 def test_a_manifest_that_points_outside_is_refused(folder: Path, path: str) -> None:
     value = json.loads((folder / "manifest.json").read_bytes())
     rewrite(folder, {"files": {**value["files"], path: {"sha256": "0" * 64, "size_bytes": 1}}})
@@ -125,7 +129,8 @@ def test_a_manifest_that_points_outside_is_refused(folder: Path, path: str) -> N
 
 
 @pytest.mark.parametrize(
-    "change", [{"schema": 0}, {"levels": []}, {"files": None}, {"levels": {"x": {}}}, {"preprocessing": {"patch_size": 16}}]
+    "change",
+    [{"schema": 0}, {"levels": []}, {"files": None}, {"levels": {"x": {}}}, {"preprocessing": {"patch_size": 16}}],
 )
 def test_a_malformed_or_downgraded_manifest_is_refused(folder: Path, change: dict[str, object]) -> None:
     rewrite(folder, change)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from infimed.runtime.decoding import Decoder, EngineError
 from infimed.runtime.engine import PrefixHandle, Sampling
 from infimed.runtime.messages import ImagePart, assistant, user

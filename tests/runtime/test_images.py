@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from infimed.runtime.images import ImageError, open_image
 from PIL import Image
+
+from infimed.runtime.images import ImageError, open_image
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from infimed.runtime.images import ImageError
 from infimed.runtime.preprocessing import PixelRules, grid_of, patches, resize, smart_resize
 
@@ -27,7 +28,8 @@ def test_pixels_equal_the_hugging_face_processor_on_random_sizes() -> None:
         size={"shortest_edge": RULES.min_pixels, "longest_edge": RULES.max_pixels}
     )
     random = np.random.default_rng(7)
-    sizes = [(int(h), int(w)) for h, w in random.integers(9, 700, (60, 2))] + [(28, 28), (112, 112), (15, 900), (448, 448)]
+    drawn = [(int(h), int(w)) for h, w in random.integers(9, 700, (60, 2))]
+    sizes = [*drawn, (28, 28), (112, 112), (15, 900), (448, 448)]
     for height, width in sizes:
         rgb = random_image(random, height, width)
         ours, grid = patches(resize(rgb, RULES), RULES)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from infimed.runtime.families import UnsupportedFamily
 from infimed.runtime.messages import ImagePart, Message, TextPart, assistant, user
 from infimed.runtime.prompt import Prompter, PromptError

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import log_softmax as scipy_log_softmax
+from scipy.special import rel_entr, softmax
+
 from infimed.runtime.distance import distance, kl_rows, log_softmax
 from infimed.runtime.engine import OptionScore, Sampling, Scores
 from infimed.runtime.sampling import pick_token, visible_text
-from scipy.special import log_softmax as scipy_log_softmax
-from scipy.special import rel_entr, softmax
 
 
 def rows(seed: int, count: int = 5, vocab: int = 40) -> np.ndarray:

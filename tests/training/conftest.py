@@ -19,6 +19,8 @@ RECIPE = """seed = 3
 learning_rate = 0.01
 steps = 8
 batch_rows = 2
+[augment]
+zoom = 0.1
 [lora]
 rank = 4
 alpha = 8

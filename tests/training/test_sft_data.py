@@ -11,21 +11,21 @@ import torch
 
 from infimed.evaluation.dataset import Dataset
 from infimed.evaluation.prompting import messages_for, target_for
+from infimed.runtime.events import Event
 from infimed.runtime.messages import ImagePart
 from infimed.runtime.prompt import Prompter
+from infimed.training.augment import AugmentSpec
 from infimed.training.checkpoint import Checkpoint
 from infimed.training.reference import open_reference
+from infimed.training.sft_batches import Collator, Showing, Showings, who_sees_whom
 from infimed.training.sft_data import (
     PREFIX,
     UNLABELLED,
-    Collator,
     ImageStore,
     Row,
     RowMaker,
-    Rows,
     SftDataError,
     pack,
-    who_sees_whom,
 )
 from infimed.training.torch_backend import load_model
 
@@ -80,7 +80,7 @@ def test_a_packed_question_has_the_tokens_positions_and_logits_of_the_question_a
     room: Path, dataset: Dataset, prompter: Prompter, store: ImageStore, rows: list[Row]
 ) -> None:
     model = load_model(Checkpoint.open(room / "base")).eval()
-    batch = Collator(store)(rows[:3])
+    batch = Collator(store)([Showing(row, 0) for row in rows[:3]])
     assert len({len(row.token_ids) for row in rows[:3]}) > 1, "padding must be part of the test"
     with torch.no_grad():
         packed = model(**{k: v for k, v in batch.items() if k != "labels"}).logits.numpy()
@@ -110,7 +110,7 @@ def test_the_gradient_of_a_packed_row_is_that_of_its_questions_one_by_one(
     def gradient(together: list[list[object]]) -> torch.Tensor:
         model.zero_grad()
         for group in together:
-            batch = Collator(store)([maker.row(group)])  # type: ignore[arg-type]
+            batch = Collator(store)([Showing(maker.row(group), 0)])  # type: ignore[arg-type]
             (model(**batch).loss * (batch["labels"] != UNLABELLED).sum()).backward()
         return weight.grad.clone()
 
@@ -149,6 +149,33 @@ def test_an_image_is_resized_once_and_read_again_where_memory_is_short(
 
 
 def test_rows_tell_how_far_they_are(dataset: Dataset, prompter: Prompter, store: ImageStore) -> None:
-    told = []
-    made = Rows(RowMaker(store, prompter, 4096), pack(dataset.examples, 16, seed=0), told.append)
-    assert len(made) == 6 and [(event.done, event.total) for event in told] == [(n, 6) for n in range(1, 7)]
+    told: list[Event] = []
+    made = Showings(RowMaker(store, prompter, 4096), pack(dataset.examples, 16, seed=0), 0, told.append)
+    assert len(made.rows) == 6 and [(event.done, event.total) for event in told] == [(n, 6) for n in range(1, 7)]
+
+
+def test_every_pass_shows_each_row_once_in_an_order_of_its_own_from_any_place(
+    dataset: Dataset, prompter: Prompter, store: ImageStore
+) -> None:
+    packs = pack(dataset.examples, 16, seed=0)
+    made = Showings(RowMaker(store, prompter, 4096), packs, seed=1).times(20)
+    shown = [id(made[number].row) for number in range(len(made))]
+    everything = {id(row) for row in made.rows}
+    passes = [shown[start : start + 6] for start in (0, 6, 12)]
+    assert all(set(one) == everything for one in passes) and len(shown) == 20
+    assert len({tuple(one) for one in passes}) == 3
+    assert [id(made[number].row) for number in (19, 3, 8)] == [shown[number] for number in (19, 3, 8)]
+
+
+def test_an_image_is_changed_anew_each_time_but_equally_at_the_same_place(
+    dataset: Dataset, prompter: Prompter, store: ImageStore, rows: list[Row]
+) -> None:
+    plain, spec = Collator(store), AugmentSpec(zoom=0.2, turn_degrees=5, light=0.1)
+    for one, other, equal in ((0, 0, True), (0, 1, False)):
+        pixels = [Collator(store, spec, 7)([Showing(rows[0], number)])["pixel_values"] for number in (one, other)]
+        assert torch.equal(*pixels) is equal
+    changed = Collator(store, spec, 7)([Showing(rows[0], 0)])
+    before = plain([Showing(rows[0], 0)])
+    assert not torch.equal(changed["pixel_values"], before["pixel_values"])
+    assert torch.equal(changed["image_grid_thw"], before["image_grid_thw"])
+    assert torch.equal(before["pixel_values"], Collator(store, AugmentSpec(), 9)([Showing(rows[0], 5)])["pixel_values"])

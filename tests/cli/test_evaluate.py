@@ -1,0 +1,97 @@
+"""The verbs evaluate and drift: what is said, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+from infimed.cli.app import run
+from infimed.evaluation.prediction import complete_runs
+
+from ..evaluation.planted import items, pattern, write_run
+
+ROWS = items({("ct", "finding"): 150, ("mri", "count"): 150})
+
+
+def write_runs(folder: Path, *, loss: int) -> None:
+    right = pattern(0.9, 300, 1)
+    lost = right.copy()
+    lost[np.flatnonzero(right)[:loss]] = False
+    write_run(folder, "gguf-f16", ROWS, right)
+    write_run(folder, "gguf-q4_k_m", ROWS, lost)
+    write_run(folder, "prior", ROWS, pattern(0.4, 300, 2), seconds=0)
+    write_run(folder, "gguf-f16.grey", ROWS, pattern(0.4, 300, 3))
+
+
+def test_a_level_that_passes_ends_with_code_0_and_the_path_of_the_report(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    write_runs(tmp_path / "runs", loss=0)
+    code = run(["drift", str(tmp_path / "runs"), "--reference", "gguf-f16", "--out", str(tmp_path / "report")])
+    told = capsys.readouterr().out
+    assert code == 0
+    assert "1 comparison PASSes" in told and "NOT RUN: no run adapter" in told
+    assert told.splitlines()[-1] == f"report: {tmp_path / 'report' / 'drift.html'}"
+
+
+def test_a_level_that_fails_ends_with_code_1_after_the_report_is_written(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    write_runs(tmp_path / "runs", loss=45)
+    arguments = ["drift", str(tmp_path / "runs"), "--reference", "gguf-f16", "--out", str(tmp_path / "report")]
+    assert run([*arguments, "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["levels"][0]["overall"]["verdict"] == "FAIL"
+    assert json.loads((tmp_path / "report" / "drift.json").read_bytes()) == report
+    assert run([*arguments, "--margin", "0.4", "--cell-margin", "0.6"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--reference", "gguf-f32"], "holds no complete run 'gguf-f32'; it holds: gguf-f16"),
+        (["--reference", "gguf-f16", "--margin", "2"], "margins lie between 0 and 1, not 2.0"),
+        ([], "--reference"),
+    ],
+)
+def test_wrong_use_is_one_line_and_code_2_and_writes_nothing(tmp_path: Path, capsys, arguments, told) -> None:  # type: ignore[no-untyped-def]
+    write_runs(tmp_path / "runs", loss=0)
+    assert run(["drift", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_that_is_nothing_to_evaluate_is_refused(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "empty").mkdir()
+    arguments = ["evaluate", str(tmp_path / "empty"), "--data", str(tmp_path), "--out", str(tmp_path / "runs")]
+    assert run([*arguments, "--level", "gguf-f16"]) == 2
+    assert "--level gguf-f16 is for bundles" in capsys.readouterr().err
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_is_evaluated_with_its_prior_and_grey_run_and_not_twice(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    pytest.importorskip("torch")
+    from infimed.evaluation.phantoms import write_phantoms
+
+    from ..models import build_random_checkpoint
+
+    checkpoint = build_random_checkpoint(
+        tmp_path / "checkpoint", hidden=64, ffn=96, vision_hidden=32, vision_ffn=48, vision_depth=2,
+        fullatt_block_indexes=(1,),
+    )  # fmt: skip
+    data = write_phantoms(tmp_path / "data", 12, 1, ("ct",), per_image=2, roles={"train": 0.5, "test": 0.5})
+    arguments = [
+        "evaluate", str(checkpoint), "--data", str(data.folder), "--out", str(tmp_path / "runs"), "--grey", "--prior",
+        str(data.folder), "--threads", "1", "--max-tokens", "4", "--json",
+    ]  # fmt: skip
+    assert run(arguments) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["run"] for row in told] == ["prior", "checkpoint", "checkpoint.grey"]
+    assert {row["items"] for row in told} == {len(data.in_role("test"))}
+    assert complete_runs(tmp_path / "runs") == ("checkpoint", "checkpoint.grey", "prior")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    assert run(arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == before
