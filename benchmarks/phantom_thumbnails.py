@@ -53,12 +53,16 @@ def _fit(features: NDArray[np.float64], answers: NDArray[np.int64], images: int,
     """Fit on four fifths of a balanced draw of the answers, test on the rest."""
     rng = np.random.default_rng(seed)
     _, numbers = np.unique(answers, return_counts=True)
-    kept = np.concatenate([rng.permutation(np.flatnonzero(answers == one))[: numbers.min()] for one in np.unique(answers)])
+    kept = np.concatenate(
+        [rng.permutation(np.flatnonzero(answers == one))[: numbers.min()] for one in np.unique(answers)]
+    )
     kept = rng.permutation(kept)
     cut = len(kept) * 4 // 5
     train, test = kept[:cut], kept[cut:]
     best = max(
-        LogisticRegression(C=strength, max_iter=300).fit(features[train], answers[train]).score(features[test], answers[test])
+        LogisticRegression(C=strength, max_iter=300)
+        .fit(features[train], answers[train])
+        .score(features[test], answers[test])
         for strength in STRENGTHS
     )
     return float(best), 1 / len(numbers), len(test)

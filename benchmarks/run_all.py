@@ -16,6 +16,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "drift_error_rates": ("--draws", "50"),
     "help_time": ("--quick",),
     "near_duplicates": ("--phantoms", "60", "--changed", "20"),
+    "onnx_matmul": ("--repeat", "3"),
     "phantom_thumbnails": ("--images", "600"),
     "planned_memory": ("--quick",),
 }

@@ -19,6 +19,48 @@ _OUT = typer.Option("--out", help="The dataset's folder; it must not exist.", sh
 _JSON = typer.Option("--json", help="Print the counts as JSON.")
 
 
+@app.command()
+def phantoms(
+    out: Annotated[Path, _OUT],
+    images: Annotated[int, typer.Option("--images", min=1, help="How many pictures, the modalities in turn.")] = 600,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the series; same seed, same bytes.")] = 0,
+    modality: Annotated[
+        list[str] | None, typer.Option("--modality", help="Default all six; may be given again.", show_default=False)
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option("--task", help="Default all that are asked; may be given again.")
+    ] = None,
+    per_image: Annotated[
+        int | None, typer.Option("--per-image", min=1, help="Most questions on one picture; default all.")
+    ] = None,
+    test_share: Annotated[
+        float, typer.Option("--test-share", min=0, max=1, help="Share of the pictures in role test; the rest train.")
+    ] = 0.5,
+    as_json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Make phantoms: CT-, MR-, radiograph-, ultrasound-, fundus- and histology-like pictures whose findings are known.
+
+    Nothing in them comes from a patient. The same options give the same bytes.
+    """
+    from ..evaluation.phantom_images import KINDS
+    from ..evaluation.phantom_questions import TASKS
+    from ..evaluation.phantoms import write_phantoms
+
+    made = write_phantoms(
+        out,
+        images,
+        seed,
+        tuple(modality or KINDS),
+        tasks=tuple(task or TASKS),
+        per_image=per_image,
+        roles={"train": 1 - test_share, "test": test_share},
+    )
+    if as_json:
+        typer.echo(json.dumps(_told(made), indent=2))
+        return
+    _say(made, f"seed {seed}")
+
+
 @app.command("import")
 def import_(
     source: Annotated[Path, typer.Argument(help="A folder, a .jsonl or a .parquet file.", show_default=False)],

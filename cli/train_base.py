@@ -17,7 +17,9 @@ _RECIPE = Path(__file__).parent.parent / "training" / "base" / "recipe.toml"
 
 
 def base(
-    recipe: Annotated[Path, typer.Argument(help="A TOML recipe, such as training/base/recipe.toml.", show_default=False)],
+    recipe: Annotated[
+        Path, typer.Argument(help="A TOML recipe, such as training/base/recipe.toml.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option("--out", help="The checkpoint's folder; it must not exist.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print where the checkpoint comes from as JSON.")] = False,
 ) -> None:

@@ -111,7 +111,11 @@ def advice(planned: Planned, fits: Sequence[Fit], device: DeviceProfile, use: Us
 
 def _largest_context(planned: Planned, weights: LevelWeights, device: DeviceProfile, use: Use) -> int:
     """Return the largest context, in steps of 256 tokens, at which the level fits; 0 where none of 512 or more does."""
-    for tokens in range(use.context_tokens // 256 * 256, 511, -256):
-        if fit(planned, weights, device, replace(use, context_tokens=tokens)).fits:
-            return tokens
-    return 0
+    low, high = 1, use.context_tokens // 256
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fit(planned, weights, device, replace(use, context_tokens=256 * middle)).fits:
+            low = middle
+        else:
+            high = middle - 1
+    return 256 * low if low > 1 else 0

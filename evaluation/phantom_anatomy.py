@@ -136,7 +136,9 @@ def paint_ultrasound(rng: np.random.Generator, pose: Pose, marks: Marks) -> NDAr
     depth = np.sqrt(dx * dx + dy * dy)
     angle = np.abs(np.arctan2(dx, dy))
     fan = step((angle - 0.60) * depth, 1.0) * step(30.0 - depth, 1.0) * step(depth - 134.0, 1.0)
-    tissue = 0.50 + 0.07 * np.sin(depth * 0.22 + rng.uniform(0, 6.28)) + smooth_field(rng, 6, 0.06) + slope(rng, LIGHTING)
+    tissue = (
+        0.50 + 0.07 * np.sin(depth * 0.22 + rng.uniform(0, 6.28)) + smooth_field(rng, 6, 0.06) + slope(rng, LIGHTING)
+    )
     tissue = np.clip(tissue - marks.own + marks.decoys, 0.04, 1.0)
     first, second = rng.standard_normal((2, SIZE_PX, SIZE_PX))
     speckle = np.sqrt(soften(first) ** 2 + soften(second) ** 2) / 0.47
@@ -172,7 +174,7 @@ def paint_fundus(rng: np.random.Generator, pose: Pose, marks: Marks) -> NDArray[
 
 
 def paint_histopathology(rng: np.random.Generator, pose: Pose, marks: Marks) -> NDArray[np.uint8]:
-    """A stained section: pink stroma with fibres and glands, scattered purple nuclei; findings are dense, decoys pale."""
+    """A stained section: pink stroma with fibres, scattered purple nuclei; findings are dense, decoys pale."""
     cells = np.zeros((SIZE_PX, SIZE_PX))
     for x, y, radius, depth in rng.random((70, 4)):
         stamp(cells, x * SIZE_PX, y * SIZE_PX, 1.5 + 1.1 * radius, 0.20 + 0.16 * depth)

@@ -1,6 +1,6 @@
 """Brushes on a 112 x 112 canvas: soft ellipses, lines, smooth fields and noise, all in float64.
 
-Knows nothing of modalities, lesions or questions. Every brush takes its randomness from the generator that it is handed.
+Knows nothing of modalities, lesions or questions. Randomness comes from the generator that a brush is handed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def smooth_field(rng: np.random.Generator, cells: int, amplitude: float) -> Fiel
 def slope(rng: np.random.Generator, amplitude: float) -> Field:
     """Return uneven lighting: a linear ramp in a random direction, at most `amplitude` at the border."""
     across, down = rng.uniform(-amplitude, amplitude, 2)
-    return across * (COLUMNS / HALF_PX - 1.0) + down * (ROWS / HALF_PX - 1.0)
+    return np.asarray(across * (COLUMNS / HALF_PX - 1.0) + down * (ROWS / HALF_PX - 1.0))
 
 
 def grain(rng: np.random.Generator, sigma: float) -> Field:

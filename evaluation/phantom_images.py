@@ -144,7 +144,7 @@ class Phantom:
 
     @property
     def half(self) -> Literal["upper", "lower"] | None:
-        """The half of the picture that holds the centres of all lesions; None where there are none, or both halves do."""
+        """The half of the picture that holds the centres of all lesions; None where there is none, or both do."""
         tops = {lesion.y_px < HALF_PX for lesion in self.lesions}
         if len(tops) != 1:
             return None
@@ -202,9 +202,7 @@ def _point(rng: np.random.Generator, zone: Zone, pose: Pose, radius_px: float, s
             return x, y
 
 
-def _place(
-    rng: np.random.Generator, kind: Kind, pose: Pose, count: int, size: Size, sign: int
-) -> tuple[Lesion, ...]:
+def _place(rng: np.random.Generator, kind: Kind, pose: Pose, count: int, size: Size, sign: int) -> tuple[Lesion, ...]:
     """Return `count` lesions of one size on one side, none too near another; starts over where the last has no room."""
     while True:
         lesions: list[Lesion] = []

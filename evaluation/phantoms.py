@@ -101,7 +101,7 @@ def write_phantoms(
     options = kinds_named(named if named is not None else modalities if len(kinds) > 1 else tuple(KINDS))
     unknown = [task for task in tasks if task not in TASKS]
     if unknown or not tasks:
-        raise PhantomError(f"task {', '.join(unknown) or '(none)'} is not asked of phantoms; choose of {', '.join(TASKS)}")
+        raise PhantomError(f"task {', '.join(unknown) or '(none)'} is not asked; choose among {', '.join(TASKS)}")
     if per_image is not None and per_image < 1:
         raise PhantomError(f"{per_image} questions an image cannot be asked; ask for 1 or more")
     examples: list[Example] = []
@@ -121,7 +121,8 @@ def write_phantoms(
         name=name,
         inputs={"phantoms": hashlib.sha256(made_by.encode()).hexdigest()},
         details={
-            "seed": seed, "images": images, "modalities": list(modalities), "tasks": list(tasks), "per_image": per_image,
+            "seed": seed, "images": images, "modalities": list(modalities), "tasks": list(tasks),
+            "per_image": per_image,
         },
         overwrite=overwrite,
     )  # fmt: skip

@@ -13,13 +13,13 @@ body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.5 system-ui,-
 header,main,footer{max-width:1240px;margin:0 auto;padding:0 28px}
 header{padding-top:44px}
 .kicker{color:var(--accent);font-size:13px;font-weight:600;letter-spacing:.06em;text-transform:uppercase;margin:0 0 8px}
-h1{font-size:30px;line-height:1.25;margin:0 0 10px;letter-spacing:-.02em;max-width:34em;text-wrap:pretty}
+h1{font-size:28px;line-height:1.25;margin:0 0 10px;letter-spacing:-.02em;max-width:34em;text-wrap:pretty}
 h2{font-size:20px;margin:48px 0 6px;letter-spacing:-.01em}
 h3{font-size:17px;margin:0;overflow-wrap:anywhere}
 p{margin:0 0 10px;max-width:72ch}
 .lead{color:var(--soft);margin-bottom:22px}
-.facts{display:flex;flex-wrap:wrap;gap:14px 40px;margin:24px 0 22px}
-.facts b{display:block;font-size:22px;line-height:1.2;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
+.facts{display:flex;flex-wrap:wrap;gap:14px 30px;margin:24px 0 22px}
+.facts b{display:block;font-size:20px;line-height:1.2;font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
 .facts span{font-size:13px;color:var(--soft)}
 .note{border-left:3px solid var(--accent);padding:2px 0 2px 14px;color:var(--soft);font-size:13.5px}
 .card{background:var(--card);border:1px solid var(--line);border-radius:14px;padding:20px 22px;margin:14px 0}
@@ -33,7 +33,7 @@ tbody th small{max-width:13em;white-space:normal}
 small{color:var(--soft);font-size:12.5px;font-weight:400;display:block;line-height:1.4}
 .num{white-space:nowrap}
 .chip{display:inline-flex;align-items:center;gap:7px;border-radius:99px;padding:3px 12px 3px 4px;font-size:12.5px;
-font-weight:650;letter-spacing:.01em;line-height:1.25;border:1.5px solid currentColor}
+font-weight:650;letter-spacing:.01em;line-height:1.25;white-space:nowrap;border:1.5px solid currentColor}
 .chip i{font-style:normal;flex:none;width:19px;height:19px;border-radius:50%;background:currentColor;display:grid;
 place-items:center}
 .chip i b{color:var(--card);font-size:12px;line-height:1}

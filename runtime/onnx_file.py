@@ -1,7 +1,7 @@
 """Checks an ONNX file before onnxruntime sees it: its data files lie beside it, and every tensor lies inside its file.
 
-onnxruntime before 1.24 follows a path to anywhere on the disk. Reads the protobuf wire format just far enough to find
-external tensors (onnx.proto3 of the ONNX repository); knows nothing of what the graph computes.
+onnxruntime 1.23, the last for Python 3.10, follows a path to anywhere on the disk. Reads the protobuf wire format just
+far enough to find external tensors (onnx.proto3 of the ONNX repository); knows nothing of what the graph computes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The base model's training data: batch number n is a pure function of the recipe, so a run can stop and go on anywhere.
+"""The base model's training data: batch n is a pure function of the recipe, so a run can stop and go on anywhere.
 
 Pictures and questions are made in a process of their own, a few batches ahead of the trainer. Knows no torch.
 """

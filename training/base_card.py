@@ -1,10 +1,11 @@
 """Measures a base model on phantoms it never saw and writes its card: accuracy per task x modality, priors, digests.
 
-Every figure comes from predictions made by the same verbs as any evaluation; none is written by hand. Knows no training.
+Every figure comes from predictions made as in any evaluation; none is written by hand. Knows no training.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TypeVar
 from .. import CheckFailed
 from ..evaluation.dataset import Dataset
 from ..evaluation.intervals import Interval, wilson
+from ..evaluation.phantom_images import KINDS
 from ..evaluation.phantom_questions import TASKS
 from ..evaluation.phantoms import write_phantoms
 from ..evaluation.predict import GREY_SUFFIX, Asking, predict
@@ -55,7 +57,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found. cells: (task, modality) -> share. own, majority, grey: task -> share. images: in the test half."""
+    """What was found. cells: (task, modality) -> share. own, majority, grey: task -> share. images: asked about."""
 
     checkpoint_sha256: str
     dataset_sha256: str
@@ -129,26 +131,28 @@ def card_text(measured: Measured, checkpoint: Checkpoint) -> str:
     """Return the card in Markdown."""
     provenance = checkpoint.provenance
     made = "" if provenance is None else f"recipe sha256 `{provenance.recipe_sha256}`, seed {provenance.seed}; "
+    numbers = sum(math.prod(spec.shape) for spec in checkpoint.tensors.values())
     weights = sum(path.stat().st_size for path in checkpoint.files)
     lines = [
         "# The embedded base model",
         "",
-        "A tiny Qwen2.5-VL trained from nothing on procedural phantoms (evaluation/phantom_images.py). It knows phantoms and",
-        "nothing of medicine: **not a medical device**, not for any use on patients. Written by `infimed train card`; every",
-        "figure is measured.",
+        "A tiny Qwen2.5-VL trained from nothing on procedural phantoms (evaluation/phantom_images.py). It knows",
+        "phantoms and nothing of medicine: **not a medical device**, not for any use on patients. Written by",
+        "`infimed train card`; every figure is measured.",
         "",
         f"- made by `infimed train base` from recipe.toml: {made}losses in log.csv, libraries in {PROVENANCE_FILE}",
-        f"- {sum(_numbers(spec.shape) for spec in checkpoint.tensors.values()):,} parameters, {weights:,} bytes with all settings files",
+        f"- {numbers:,} parameters, {weights:,} bytes with all settings files",
         f"- checkpoint sha256 `{measured.checkpoint_sha256}`",
-        f"- measured on {measured.images:,} unseen phantoms of seed {measured.seed}, dataset sha256 `{measured.dataset_sha256}`",
+        f"- measured on {measured.images:,} unseen phantoms of seed {measured.seed}, dataset sha256",
+        f"  `{measured.dataset_sha256}`",
         f"- left out of its training: {_left_out(measured)}",
-        f"- licence of weights and phantoms: Apache-2.0",
+        "- licence of weights and phantoms: Apache-2.0",
         "",
         f"## Accuracy: mean over task x modality {measured.mean:.3f}",
         "",
-        "Choices and yes/no by likelihood, open questions by exact match of the greedy reply. In brackets 95 % intervals",
-        "(Wilson, questions taken as independent). The text-only prior is the better of two: the majority answer per wording",
-        "and options, fitted on as many other phantoms, and the same model given a grey image.",
+        "Choices and yes/no by likelihood, open questions by exact match of the greedy reply. In brackets 95 %",
+        "intervals (Wilson, questions taken as independent). The text-only prior is the better of two: the majority",
+        "answer per wording and options, fitted on as many other phantoms, and the same model given a grey image.",
         "",
         "| task | questions | base model | majority answer | grey image |",
         "|---|---|---|---|---|",
@@ -170,14 +174,6 @@ def write_card(out: Path, checkpoint: Path, measured: Measured) -> None:
         raise BaseModelTooWeak("the base model is too weak: " + "; ".join(measured.faults))
 
 
-def _numbers(shape: Sequence[int]) -> int:
-    total = 1
-    for side in shape:
-        total *= side
-    return total
-
-
 def _left_out(measured: Measured) -> str:
-    from ..evaluation.phantom_images import KINDS
-
-    return ", ".join(f"{name} ({kind.finding})" for name, kind in KINDS.items() if name not in measured.modalities) or "nothing"
+    left = [f"{name} ({kind.finding})" for name, kind in KINDS.items() if name not in measured.modalities]
+    return ", ".join(left) or "nothing"

@@ -187,7 +187,8 @@ def new_model(shape: BaseShape, vocabulary: Vocabulary, seed: int) -> Qwen2_5_VL
     config = Qwen2_5_VLConfig(**{**model_config(shape, vocabulary), "torch_dtype": "float32"})
     config._attn_implementation = "sdpa"
     torch.manual_seed(seed)
-    return Qwen2_5_VLForConditionalGeneration(config).float()
+    model: Qwen2_5_VLForConditionalGeneration = Qwen2_5_VLForConditionalGeneration(config)
+    return model
 
 
 def stored_name(name: str) -> str | None:
@@ -197,9 +198,7 @@ def stored_name(name: str) -> str | None:
     return name.replace("model.language_model.", "model.", 1).replace("model.visual.", "visual.", 1)
 
 
-def write_base(
-    folder: Path, model: Qwen2_5_VLForConditionalGeneration, files: dict[str, bytes]
-) -> None:
+def write_base(folder: Path, model: Qwen2_5_VLForConditionalGeneration, files: dict[str, bytes]) -> None:
     """Write weights as bfloat16 and the settings files into an empty folder: same weights, same bytes."""
     import torch
 

@@ -35,10 +35,14 @@ class StageRecipe:
         if self.phantoms < 0:
             raise ValueError(f"stage {self.name!r}: phantoms {self.phantoms} is a seed, 0 or more")
         if self.warmup < 0 or self.decay < 0 or self.warmup + self.decay > self.steps:
-            raise ValueError(f"stage {self.name!r}: warmup {self.warmup} and decay {self.decay} must fit in {self.steps}")
+            raise ValueError(
+                f"stage {self.name!r}: warmup {self.warmup} and decay {self.decay} must fit in {self.steps}"
+            )
         unknown = [name for name in self.asked if name not in (*TASKS, "caption")]
         if unknown or not all(0 <= share <= 1 for share in self.asked.values()):
-            raise ValueError(f"stage {self.name!r}: asked {self.asked} gives shares 0..1 of {', '.join(TASKS)}, caption")
+            raise ValueError(
+                f"stage {self.name!r}: asked {self.asked} gives shares 0..1 of {', '.join(TASKS)}, caption"
+            )
 
     def rate(self, step: int) -> float:
         """Return the learning rate of step 0, 1, ..."""

@@ -15,6 +15,7 @@ from .. import MissingExtra
 SHINGLE_WORDS = 5
 OVERLAP_WORDS = 8
 PERMUTATIONS = 128
+_CANDIDATE_MARGIN = 0.15
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -44,14 +45,15 @@ def jaccard(left: frozenset[str], right: frozenset[str]) -> float:
 def near_texts(texts: Sequence[str], threshold: float) -> Iterator[tuple[int, int, float]]:
     """Yield (left, right, jaccard) with left < right for texts whose 5-word shingles have at least that Jaccard.
 
-    MinHash of 128 permutations finds the candidates; each is then measured exactly, so no pair below the threshold is
-    yielded. Pairs right at the threshold may be missed: that is what hashing costs.
+    MinHash of 128 permutations finds the candidates at a lower threshold, so that few are missed; each is then measured
+    exactly, so no pair below the threshold is yielded.
     """
     try:
         from datasketch import MinHash, MinHashLSH
     except ImportError:
         raise MissingExtra("train", "datasketch") from None
-    index = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS, weights=(0.2, 0.8))
+    lower = max(threshold - _CANDIDATE_MARGIN, 0.05)
+    index = MinHashLSH(threshold=lower, num_perm=PERMUTATIONS, weights=(0.2, 0.8))
     shingles = [grams(text, SHINGLE_WORDS) for text in texts]
     for right, found in enumerate(shingles):
         if not found:

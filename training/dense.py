@@ -51,7 +51,7 @@ class DenseTargets:
 
 
 def dense_targets(phantoms: Sequence[Phantom], kinds: Sequence[str], patch_px: int, merge: int) -> DenseTargets:
-    """Return the targets of these phantoms. kinds: modalities in the order of their numbers. merge: patches per token side."""
+    """Return the targets of these phantoms. kinds: modalities by number. merge: patches to a token's side."""
     token_px = patch_px * merge
     shows, centres, token_size = [], [], []
     for one in phantoms:
@@ -142,8 +142,8 @@ def dense_loss(
         loss = loss + torch.nn.functional.cross_entropy(logits, torch.from_numpy(target.reshape(-1)))
     mean = features.mean(dim=1)
     for name in POOLED:
-        target = torch.from_numpy(getattr(targets, name))
-        loss = loss + torch.nn.functional.cross_entropy(heads[f"image_{name}"](mean), target)
+        known = torch.from_numpy(getattr(targets, name))
+        loss = loss + torch.nn.functional.cross_entropy(heads[f"image_{name}"](mean), known)
     return loss
 
 

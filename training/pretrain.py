@@ -89,9 +89,9 @@ class BaseTrainer:
         return figures
 
     def features(self, rgb: NDArray[np.uint8]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the last layer's patches, (images, patches, vision width), and the image tokens, (images, tokens, width).
+        """Return the last layer's patches, (images, patches, vision width), and the tokens, (images, tokens, width).
 
-        Both float32. The patches are in reading order of the tokens, because an image is no larger than a window.
+        Both float32. The patches stand in the order of the tokens, because an image is no larger than a window.
         """
         import torch
 
@@ -109,7 +109,9 @@ class BaseTrainer:
         ids, targets = torch.from_numpy(rows.token_ids), torch.from_numpy(rows.targets)
         embedded = self.model.model.language_model.embed_tokens(ids)
         image = ids == self.model.config.image_token_id
-        embedded = embedded.masked_scatter(image.unsqueeze(-1), features[torch.from_numpy(rows.order)].to(embedded.dtype))
+        embedded = embedded.masked_scatter(
+            image.unsqueeze(-1), features[torch.from_numpy(rows.order)].to(embedded.dtype)
+        )
         hidden = self.model.model.language_model(
             inputs_embeds=embedded,
             position_ids=torch.from_numpy(rows.positions),
@@ -130,7 +132,7 @@ class BaseTrainer:
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"{key}.{name}"] = value.contiguous()
         with writing(self.folder / STATE) as draft:
-            save_file(tensors, draft, {"stage": stage, "done": str(done)})
+            save_file(tensors, draft, {"place": f"{done} {stage}"})  # one key: their order would not be fixed
 
     def load(self) -> tuple[str, int]:
         """Read what `save` wrote; return the stage and how many of its steps are done."""
@@ -138,14 +140,14 @@ class BaseTrainer:
         from safetensors import safe_open
 
         with safe_open(self.folder / STATE, "pt") as file, torch.no_grad():
-            place = file.metadata()
+            done, stage = file.metadata()["place"].split(" ", 1)
             keys = set(file.keys())
             for name, parameter in self.parameters.items():
                 parameter.copy_(file.get_tensor(f"weight.{name}"))
                 for key in ("step", "exp_avg", "exp_avg_sq"):
                     if f"{key}.{name}" in keys:
                         self.optimizer.state[parameter][key] = file.get_tensor(f"{key}.{name}")
-        return place["stage"], int(place["done"])
+        return stage, int(done)
 
 
 def row_mask(images: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:

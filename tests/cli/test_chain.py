@@ -49,7 +49,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundle(place: Path) -> Path:
-    where = ["--data", str(place / "train"), "--base", str(place / "base"), "--out", str(place / "adapter")]
+    assert run(["data", "phantoms", "--out", str(place / "data"), "--images", "16", "--seed", "1"]) == 0
+    where = ["--data", str(place / "data"), "--base", str(place / "base"), "--out", str(place / "adapter")]
     assert run(["train", "sft", str(place / "recipe.toml"), *where, "--threads", "1"]) == 0
     assert run(["train", "merge", str(place / "adapter"), "--out", str(place / "checkpoint"), "--threads", "1"]) == 0
     words = ["export", str(place / "checkpoint"), "--out", str(place / "bundle"), "--level", "gguf-q8_0"]
@@ -60,8 +61,8 @@ def bundle(place: Path) -> Path:
 def test_the_chain_ends_in_a_report(bundle: Path, place: Path, infimed: Infimed) -> None:
     runs = place / "runs"
     for target in (place / "adapter", place / "checkpoint", bundle):
-        grey = ["--grey", "--prior", place / "train"] if target.name == "adapter" else []
-        code, told, _ = infimed("evaluate", target, "--data", place / "test", "--out", runs, "--threads", "1", *grey)
+        grey = ["--grey", "--prior", place / "data"] if target.name == "adapter" else []
+        code, told, _ = infimed("evaluate", target, "--data", place / "data", "--out", runs, "--threads", "1", *grey)
         assert code == 0 and "right" in told
     code, told, _ = infimed("drift", runs, "--reference", "adapter", "--out", place / "report")
     report = json.loads((place / "report/drift.json").read_text())
@@ -74,7 +75,7 @@ def test_the_chain_ends_in_a_report(bundle: Path, place: Path, infimed: Infimed)
 def test_verify_and_run_tell_people_and_machines(bundle: Path, place: Path, infimed: Infimed) -> None:
     code, told, _ = infimed("verify", bundle)
     assert code == 0 and "gguf-q8_0" in told
-    image = next((place / "test/images").iterdir())
+    image = next((place / "data/images").iterdir())
     words = ["run", bundle, "Which modality is this?", "--level", "gguf-q8_0", "--image", image]
     code, told, _ = infimed(*words, "--choice", "CT", "--choice", "MR", "--json")
     answer = json.loads(told)
@@ -127,7 +128,7 @@ def test_a_changed_bundle_is_refused_by_every_verb_with_exit_code_1(
     for words in (
         ["verify", copy],
         ["run", copy, "Why?", "--level", "gguf-q8_0"],
-        ["evaluate", copy, "--data", place / "test", "--out", tmp_path / "runs"],
+        ["evaluate", copy, "--data", place / "data", "--out", tmp_path / "runs"],
     ):
         code, _, told = infimed(*words)
         assert code == 1, words
@@ -150,7 +151,7 @@ def test_bad_input_to_export_and_train_leaves_nothing(
     one_line(told, "config.json")
     (tmp_path / "typo.toml").write_text(RECIPE.replace("learning_rate", "learning_rat"))
     code, _, told = infimed(
-        "train", "sft", tmp_path / "typo.toml", "--data", place / "train", "--base", place / "base", "--out", out
+        "train", "sft", tmp_path / "typo.toml", "--data", place / "data", "--base", place / "base", "--out", out
     )
     assert code == 2
     one_line(told, "learning_rat", "learning_rate")

@@ -211,8 +211,7 @@ def test_a_dataset_of_ours_comes_back_equal(folder: Path, tmp_path: Path) -> Non
 
 
 def test_parquet_and_saved_datasets_give_the_rows_of_the_jsonl(folder: Path, tmp_path: Path) -> None:
-    import datasets
-
+    datasets = pytest.importorskip("datasets")
     rows = [plain(number) for number in range(3)]
     jsonl(folder / "records.jsonl", rows)
     expected = import_dataset(folder, tmp_path / "jsonl")

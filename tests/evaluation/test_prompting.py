@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from infimed.evaluation.dataset import image_ref
-from infimed.evaluation.example import DatasetError, Example, TextRef
+from infimed.evaluation.example import AnswerType, DatasetError, Example, TextRef
 from infimed.evaluation.prompting import messages_for, target_for
 from infimed.runtime.messages import ImagePart, TextPart
 
@@ -14,11 +14,19 @@ REFS = [image_ref(b"\x89PNG\r\n\x1a\n" + bytes([number])) for number in range(2)
 IMAGES = [ImagePart(np.full((4, 4, 3), number, np.uint8)) for number in range(2)]
 
 
-def example(options: tuple[str, ...], answer_type: str, answer: str) -> Example:
+def example(options: tuple[str, ...], answer_type: AnswerType, answer: str) -> Example:
     return Example(
-        id="q", content=(REFS[0], TextRef("The prior study."), REFS[1], TextRef("What changed?")), answer=answer,
-        options=options, answer_type=answer_type, modality="ct", task="finding", source="s", license="MIT", group="g",
-    )  # type: ignore[arg-type]  # fmt: skip
+        id="q",
+        content=(REFS[0], TextRef("The prior study."), REFS[1], TextRef("What changed?")),
+        answer=answer,
+        options=options,
+        answer_type=answer_type,
+        modality="ct",
+        task="finding",
+        source="s",
+        license="MIT",
+        group="g",
+    )
 
 
 def test_a_choice_is_one_user_message_in_order_with_its_options_on_a_new_line() -> None:
@@ -30,7 +38,9 @@ def test_a_choice_is_one_user_message_in_order_with_its_options_on_a_new_line() 
 
 
 @pytest.mark.parametrize(("options", "kind", "answer"), [(("yes", "no"), "yesno", "yes"), ((), "open", "a mass")])
-def test_yes_no_and_open_questions_are_asked_as_they_are(options: tuple[str, ...], kind: str, answer: str) -> None:
+def test_yes_no_and_open_questions_are_asked_as_they_are(
+    options: tuple[str, ...], kind: AnswerType, answer: str
+) -> None:
     asked = example(options, kind, answer)
     assert messages_for(asked, IMAGES)[0].parts[-1] == TextPart("What changed?")
     assert target_for(asked) == answer

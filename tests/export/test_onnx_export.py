@@ -13,6 +13,7 @@ import pytest
 
 from infimed.export import onnx_export, onnx_weights
 from infimed.runtime.distance import kl_rows
+from infimed.runtime.levels import LEVELS as LEVEL_ROWS
 from infimed.runtime.messages import ImagePart, user
 from infimed.runtime.onnx_backend import OnnxBackend
 from infimed.runtime.preprocessing import PixelRules, patches
@@ -46,6 +47,14 @@ def hashes(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_every_onnx_level_has_a_scheme_of_the_bits_that_its_row_states() -> None:
+    rows = {row.name: row for row in LEVEL_ROWS if row.format == "onnx"}
+    assert set(rows) == set(onnx_export.SCHEMES) == set(LEVELS)
+    for name, row in rows.items():
+        storage = onnx_export.SCHEMES[name].matrices
+        assert row.weight_bits == (storage.format.bits_per_weight if storage else 32)
 
 
 def test_every_tensor_of_the_checkpoint_has_the_type_it_got(exported: Exported) -> None:

@@ -22,8 +22,8 @@ from infimed.training.pretrain import STATE, BaseTrainer, PretrainError, pretrai
 from infimed.training.recipe import RecipeError, parse_recipe
 
 MICRO = BaseShape(
-    hidden=32, intermediate=48, layers=2, heads=2, kv_heads=1, mrope_sections=(2, 3, 3), vision_layers=2, vision_hidden=32,
-    vision_intermediate=48, vision_heads=2, full_attention_layers=(1,),
+    hidden=32, intermediate=48, layers=2, heads=2, kv_heads=1, mrope_sections=(2, 3, 3), vision_layers=2,
+    vision_hidden=32, vision_intermediate=48, vision_heads=2, full_attention_layers=(1,),
 )  # fmt: skip
 RECIPE = BaseRecipe(
     seed=4,
@@ -127,7 +127,9 @@ def test_rows_hold_every_image_once_and_little_padding(unbroken: tuple[BaseTrain
     assert (rows.images >= 0).mean() > 0.8
     image_id = trainer.model.config.image_token_id
     assert (rows.token_ids == image_id).sum() == 24 * trainer.tokens
-    first = [int(rows.images[row, column]) for row, column in np.argwhere(rows.token_ids == image_id)][:: trainer.tokens]
+    first = [int(rows.images[row, column]) for row, column in np.argwhere(rows.token_ids == image_id)][
+        :: trainer.tokens
+    ]
     assert first == list(rows.order), "features would be given to the wrong image"
 
 
@@ -142,7 +144,8 @@ def test_dense_targets_agree_with_the_lesions(name: str) -> None:
             token = int(lesion.y_px) // 28 * 4 + int(lesion.x_px) // 28
             assert targets.shows[number, token] == 1 and targets.centres[number, token] >= 1
             patch = token * 4 + int(lesion.y_px) // 14 % 2 * 2 + int(lesion.x_px) // 14 % 2
-            assert PATCH_CLASSES[targets.patches[number, patch]] == f"{one.size} lesion"
+            if all(3 < place % 14 < 11 for place in (lesion.x_px, lesion.y_px)):  # not cut by a patch's border
+                assert PATCH_CLASSES[targets.patches[number, patch]] == f"{one.size} lesion"
         if not one.lesions:
             assert not targets.shows[number].any() and not np.isin(targets.patches[number], (1, 2)).any()
 
@@ -183,7 +186,8 @@ def test_the_published_log_holds_means() -> None:
     ],
 )
 def test_a_recipe_that_cannot_be_followed_is_refused(change: str, said: str) -> None:
-    text = f"seed = 1\n{change}\n[[stage]]\nname = 'a'\nphantoms = 1\nsteps = 2\nimages = 2\nlearning_rate = 0.1\nwarmup = 0\ndecay = 0\n"
+    stage = "name = 'a'\nphantoms = 1\nsteps = 2\nimages = 2\nlearning_rate = 0.1\nwarmup = 0\ndecay = 0\n"
+    text = f"seed = 1\n{change}\n[[stage]]\n{stage}"
     with pytest.raises(RecipeError, match=said):
         parse_recipe(text, BaseRecipe)
 

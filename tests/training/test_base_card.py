@@ -1,0 +1,65 @@
+"""The base model's card: figures from predictions, and a model that is too weak is called so."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from infimed.training.base_card import BaseModelTooWeak, Measured, Share, card_text, measure, write_card
+from infimed.training.base_model import BaseShape, new_model, settings_files, write_base
+from infimed.training.checkpoint import Checkpoint
+from infimed.training.tokenizer import Vocabulary, train_tokenizer
+
+GOOD = Measured(
+    checkpoint_sha256="a" * 64,
+    dataset_sha256="b" * 64,
+    seed=1,
+    images=400,
+    modalities=("ct", "mri"),
+    cells={("finding", "ct"): Share(190, 200), ("finding", "mri"): Share(186, 200)},
+    own={task: Share(380, 400) for task in ("finding", "laterality", "count", "size")},
+    majority={task: Share(200, 400) for task in ("finding", "laterality", "count", "size")},
+    grey={task: Share(210, 400) for task in ("finding", "laterality", "count", "size")},
+)
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("random")
+    shape = BaseShape(
+        hidden=32, intermediate=48, layers=1, heads=2, kv_heads=1, mrope_sections=(2, 3, 3), vision_layers=2,
+        vision_hidden=32, vision_intermediate=48, vision_heads=2, full_attention_layers=(1,),
+    )  # fmt: skip
+    vocabulary = Vocabulary()
+    write_base(folder, new_model(shape, vocabulary, 3), settings_files(shape, vocabulary, train_tokenizer(vocabulary)))
+    return folder
+
+
+def test_a_good_model_has_no_faults() -> None:
+    assert GOOD.faults == ()
+    assert GOOD.mean == pytest.approx(0.94)
+
+
+def test_a_low_mean_is_a_fault() -> None:
+    weak = dataclasses.replace(GOOD, cells={("finding", "ct"): Share(170, 200)})
+    assert "0.850, below 0.9" in weak.faults[0]
+
+
+@pytest.mark.parametrize("which", ["majority", "grey"])
+def test_a_task_that_either_prior_nearly_reaches_is_a_fault(which: str) -> None:
+    near = dataclasses.replace(GOOD, **{which: {**getattr(GOOD, which), "count": Share(375, 400)}})
+    assert [fault.split()[0] for fault in near.faults] == ["count"]
+
+
+def test_a_random_model_is_measured_and_called_too_weak(random_model: Path, tmp_path: Path) -> None:
+    measured = measure(random_model, tmp_path / "runs", ("ct", "mri"), images=16, seed=9)
+    assert measured.images == 8 and measured.own.keys() == measured.grey.keys() == measured.majority.keys()
+    assert sum(share.items for share in measured.cells.values()) == sum(share.items for share in measured.own.values())
+    with pytest.raises(BaseModelTooWeak, match="mean over task x modality"):
+        write_card(tmp_path / "CARD.md", random_model, measured)
+    card = (tmp_path / "CARD.md").read_text("utf-8")
+    assert measured.checkpoint_sha256 in card and measured.dataset_sha256 in card and "ultrasound (cyst)" in card
+    again = measure(random_model, tmp_path / "runs", ("ct", "mri"), images=16, seed=9)
+    assert card_text(again, Checkpoint.open(random_model)) == card
