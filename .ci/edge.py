@@ -45,8 +45,8 @@ def main() -> None:
             here, there = (json.loads(infimed(venv, *call)) for venv in (full, edge))
             pairs = zip(here["options"], there["options"], strict=True)
             apart = max(abs(a["logprob_nats"] - b["logprob_nats"]) for a, b in pairs)
-            print(f"{level:12} {here['choice']} | {there['choice']}, at most {apart:.1e} nats apart", flush=True)
-            if here["choice"] != there["choice"] or apart > TOLERANCE_NATS:
+            print(f"{level:12} {here['answer']} | {there['answer']}, at most {apart:.1e} nats apart", flush=True)
+            if here["answer"] != there["answer"] or apart > TOLERANCE_NATS:
                 raise SystemExit(f"{level} answers differently on the edge")
 
 

@@ -211,7 +211,7 @@ def main() -> int:
     for name in ("passed", "failed"):
         above = [rate for rate in rates if getattr(rate, name) > 0.06]
         level = f"{sum(getattr(rate, name) <= 0.06 for rate in rates)} of {len(rates)}"
-        print(f"\n{name} at the margin in at most 6 % of {asked.draws} draws: {level} settings; above it:")
+        print(f"\n{name} at the margin in at most 6 % of {asked.draws} draws: {level} settings; above it: {len(above)}")
         for rate in sorted(above, key=lambda item: -getattr(item, name)):
             warned = f", warned: one cluster holds {rate.largest_share:.0%}"
             print(

@@ -100,7 +100,7 @@ def import_(
     if as_json:
         typer.echo(json.dumps({**_told(made), "layout": made.manifest.details["layout"], "refused": rows}, indent=2))
         return
-    _say(made, f"layout {made.manifest.details['layout']}, {len(rows):,} rows refused")
+    _say(made, f"layout {made.manifest.details['layout']}, rows refused: {len(rows):,}")
     for row in rows[:10]:
         typer.echo(f"refused: {row['file']}:{row['line']}: {row['reason']}", err=True)
     if len(rows) > 10:

@@ -39,6 +39,10 @@ LOCATION = ("In which part of the image {is_finding}?", "Where {is_finding} loca
 UPPER = ("{is_finding} in the upper half of the image?",)
 LOWER = ("{is_finding} in the lower half of the image?",)
 OPEN = ("What abnormality is seen?", "Name the main finding.")
+WORDINGS = (
+    *MODALITY, *MODALITY_OPEN, *ANATOMY, *FINDING, *ABNORMAL, *SIDE, *SIDE_LEFT, *SIDE_RIGHT, *COUNT,
+    *SIZE, *SIZE_SMALL, *SIZE_LARGE, *LOCATION, *UPPER, *LOWER, *OPEN,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

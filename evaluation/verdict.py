@@ -19,8 +19,8 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 PASS, FAIL, NOT_ENOUGH, NOT_COMPETENT = range(4)
 
 ALPHA = 0.05
-# A PASS asks for more certainty that the reference beats the prior: at 5 % one reference at chance in twenty would let
-# every harmless level PASS, and a report has many cells. docs/drift.md has the rates.
+# A PASS asks for more certainty that the reference beats the prior: at 5 % up to one reference at chance in twenty
+# would let every harmless level PASS, and a report has many cells. docs/drift.md has the rates.
 ALPHA_PASS_COMPETENCE = 1e-5
 
 

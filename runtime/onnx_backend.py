@@ -29,7 +29,7 @@ EMBEDDINGS = "token_embeddings.npy"
 STEP_TOKENS = 256
 """Longer inputs go through the graph in steps of this: attention scores grow with tokens times context."""
 LARGE_STEP_TOKENS = 32
-"""After steps from this size on onnxruntime gives its working memory back: a reply's single tokens need little of it."""
+"""After steps from this size on onnxruntime frees its working memory; a reply's single tokens need little of it."""
 
 
 class OnnxError(InfimedError):
@@ -184,7 +184,10 @@ def _open_session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     check_onnx_file(path)
     missing = [name for name in providers if name not in onnxruntime.get_available_providers()]
-    session = None if missing else _run(onnxruntime.InferenceSession, str(path), options, providers=list(providers))
+    session = None
+    if not missing:  # without fallback: it would print, and try again by other means than those asked for
+        chosen = {"providers": list(providers), "enable_fallback": 0}
+        session = _run(onnxruntime.InferenceSession, str(path), options, **chosen)
     # Only a session tells what runs: the list of available providers names what was compiled in.
     if session is None or not set(providers) <= set(session.get_providers()):
         raise OnnxError(

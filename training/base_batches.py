@@ -166,11 +166,19 @@ def make_batch(plan: BatchPlan, packer: Packer | None, number: int) -> Batch:
 
 
 def _asked(rng: np.random.Generator, plan: BatchPlan, one: Phantom) -> list[tuple[str, str]]:
-    """Return what is asked about a phantom: each question with the share of its task, at least one."""
-    pairs = [(question.task, put(question), question.answer) for question in questions(one, kinds_named(plan.kinds))]
-    pairs.append(("caption", CAPTION, caption(one)))
-    kept = [(text, answer) for task, text, answer in pairs if rng.random() < plan.asked.get(task, 0.0)]
+    """Return what is asked about a phantom: each question by the share of its wording, else its task."""
+    pairs = [(_share(plan, question), put(question), question.answer) for question in _of(plan, one)]
+    pairs.append((plan.asked.get("caption", 0.0), CAPTION, caption(one)))
+    kept = [(text, answer) for share, text, answer in pairs if rng.random() < share]
     return kept or [pairs[int(rng.integers(len(pairs)))][1:]]
+
+
+def _of(plan: BatchPlan, one: Phantom) -> tuple[Question, ...]:
+    return questions(one, kinds_named(plan.kinds))
+
+
+def _share(plan: BatchPlan, question: Question) -> float:
+    return plan.asked.get(question.wording, plan.asked.get(question.task, 0.0))
 
 
 _PACKER: list[Packer | None] = [None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ..evaluation.phantom_canvas import SIZE_PX
 from ..evaluation.phantom_images import KINDS
-from ..evaluation.phantom_questions import TASKS
+from ..evaluation.phantom_questions import TASKS, WORDINGS
 from .base_model import BaseShape
 from .tokenizer import Vocabulary
 
@@ -15,9 +15,9 @@ from .tokenizer import Vocabulary
 class StageRecipe:
     """One stage: how many steps, of how many images, at which rate.
 
-    phantoms: seed of the pictures. asked: task -> share of a phantom's questions of that task that are put ("caption":
-    the one sentence that says all); empty where the vision tower alone is trained. The rate rises linearly over
-    `warmup` steps, stays, and falls linearly to a twentieth over the last `decay` steps.
+    phantoms: seed of the pictures. asked: task, or one wording of it -> share of a phantom's questions that are put
+    ("caption": the one sentence that says all); empty where the vision tower alone is trained. The rate rises linearly
+    over `warmup` steps, stays, and falls linearly to a twentieth over the last `decay` steps.
     """
 
     name: str
@@ -38,7 +38,7 @@ class StageRecipe:
             raise ValueError(
                 f"stage {self.name!r}: warmup {self.warmup} and decay {self.decay} must fit in {self.steps}"
             )
-        unknown = [name for name in self.asked if name not in (*TASKS, "caption")]
+        unknown = [name for name in self.asked if name not in (*TASKS, *WORDINGS, "caption")]
         if unknown or not all(0 <= share <= 1 for share in self.asked.values()):
             raise ValueError(
                 f"stage {self.name!r}: asked {self.asked} gives shares 0..1 of {', '.join(TASKS)}, caption"

@@ -65,7 +65,7 @@ def test_a_person_reads_counts_on_stdout_and_refused_rows_on_stderr(
 ) -> None:
     assert run(["data", "import", str(source), "--out", str(tmp_path / "set")]) == 0
     told = capsys.readouterr()
-    assert "12 questions, 12 images, 12 groups; layout jsonl, 1 rows refused" in told.out
+    assert "12 questions, 12 images, 12 groups; layout jsonl, rows refused: 1" in told.out
     assert "refused: records.jsonl:13: modality 'PET' is unknown" in told.err
     pytest.importorskip("imagehash")
     assert run(["data", "curate", str(tmp_path / "set"), "--out", str(tmp_path / "clean")]) == 0
