@@ -185,7 +185,8 @@ def main() -> None:
         return
     names = given.level or [row.name for row in LEVELS]
     print(f"infimed {infimed.__version__}, {given.threads} threads, load {os.getloadavg()[0]:.1f}")
-    print("model     level        context  image  predicted MB  measured MB   error  libraries MB  weights MB: plan/file")
+    columns = ("context", "image", "predicted MB", "measured MB", "error", "libraries MB", "weights MB: plan/file")
+    print(f"{'model':9} {'level':12} {'  '.join(columns)}")
     rows = []
     for row in measure(QUICK_MODELS if given.quick else MODELS, names, given.threads):
         rows.append(row)

@@ -196,7 +196,7 @@ def _show_plan(
         layers = f", {chosen.gpu_layers} layers on the GPU" if chosen.gpu_layers else ""
         notes.append(f"best: {chosen.level} ({chosen.engine}{layers})")
         if chosen.rate.tokens_per_s is not None:
-            notes.append(f"its rate rests on {chosen.rate.basis}")
+            notes.append(f"its rate rests on this: {chosen.rate.basis}")
     elif help_text:
         notes.append(help_text)
     else:

@@ -27,25 +27,32 @@ class EngineMemory:
     """How an engine spends memory beyond the weights.
 
     libraries_bytes: interpreter, numpy, tokenizer and the engine's libraries with nothing opened. batch_tokens: most
-    tokens of a prompt at a time. cache_copies: of the KV cache alive at a time. text_scores, vision_scores: copies of
-    one layer's attention scores alive at a time. text_rows, vision_rows: float32 rows of the hidden and feed-forward
-    widths alive per token or patch. logits_bytes: held at most.
+    tokens of a prompt at a time. text_scores, vision_scores: copies of one layer's attention scores alive at a time.
+    text_rows, vision_rows: float32 rows of the hidden and the feed-forward width alive per token or patch. other_bytes:
+    the rest. head_by_head: vision attention holds the scores of one head at a time. gives_back: the working space of an
+    image is freed before the text takes its own.
     """
 
     libraries_bytes: int
     batch_tokens: int
-    cache_copies: float
     text_scores: float
     text_rows: float
     vision_scores: float
     vision_rows: float
-    logits_bytes: int
+    other_bytes: int
+    head_by_head: bool
+    gives_back: bool
 
 
+# Fitted to benchmarks/planned_memory.py so that no measured row lies above its prediction (docs/devices.md).
 ENGINE_MEMORY = {
-    "gguf": EngineMemory(110 * MB, 512, 1.0, 1.0, 3.0, 2.0, 3.0, 128 * 2**20),
-    "onnx": EngineMemory(150 * MB, 4096, 2.0, 3.0, 3.0, 3.0, 4.0, 64 * 2**20),
+    "gguf": EngineMemory(80 * MB, 512, 1.7, 2.0, 1.05, 2.0, 40 * MB, head_by_head=False, gives_back=False),
+    "onnx": EngineMemory(90 * MB, 256, 3.0, 2.0, 6.5, 2.3, 30 * MB, head_by_head=True, gives_back=True),
 }
+# onnxruntime packs int8 blocks into an order of its own with sums beside the scales: more than the file, by this share.
+PACKING_SHARE = {"onnx-int8": 0.18}
+# What a CUDA context with its libraries takes: assumed, since no such device was at hand.
+CUDA_BYTES = 600 * MB
 
 
 @dataclass(frozen=True)
@@ -76,29 +83,32 @@ class Memory:
         return self.above_libraries_bytes + self.libraries_bytes
 
 
-def memory_need(shape: ModelShape, weights: LevelWeights, use: Use) -> Memory:
-    """Return what a level of this shape needs for this use."""
-    row = weights.level
+def memory_need(shape: ModelShape, weights: LevelWeights, use: Use, backend: str = "cpu") -> Memory:
+    """Return what a level of this shape needs for this use. backend: "cpu", or "cuda" with its own libraries."""
+    row, vision = weights.level, shape.vision
     engine = ENGINE_MEMORY[row.format]
     cache_number_bytes = 4 if row.format == "onnx" or row.full_precision else 2
     batch = min(engine.batch_tokens, use.context_tokens)
     text_scores = 4 * shape.heads * batch * use.context_tokens * engine.text_scores
     text_rows = 4 * batch * (shape.hidden + shape.intermediate) * engine.text_rows
-    logits = min(2 * 4 * batch * shape.vocab, engine.logits_bytes)
-    vision = shape.vision
     patches = use.image_pixels // vision.patch_size**2
-    vision_scores = 4 * vision.heads * patches**2 * engine.vision_scores
+    heads = 1 if engine.head_by_head else vision.heads
+    vision_scores = 4 * heads * patches**2 * engine.vision_scores
     vision_rows = 4 * patches * (vision.hidden + vision.intermediate) * engine.vision_rows
+    working, activations = int(text_scores + text_rows), int(vision_scores + vision_rows)
+    if engine.gives_back:
+        # Only the larger of the two is there at the peak.
+        working, activations = (0, activations) if activations > working else (working, 0)
     embedding = weights.embedding_bytes
     if row.format == "onnx":
         # A memory map: only the pages that hold the rows of the context's tokens are read.
         row_bytes = embedding // max(shape.vocab, 1)
         embedding = min(embedding, use.context_tokens * (row_bytes + PAGE_BYTES))
     return Memory(
-        weights_bytes=weights.language_bytes + embedding,
-        vision_weights_bytes=weights.vision_bytes if use.image_pixels else 0,
-        kv_cache_bytes=int(shape.kv_bytes_per_token(cache_number_bytes) * use.context_tokens * engine.cache_copies),
-        vision_activations_bytes=int(vision_scores + vision_rows) if use.image_pixels else 0,
-        working_bytes=int(text_scores + text_rows + logits),
-        libraries_bytes=engine.libraries_bytes,
+        weights_bytes=int(weights.language_bytes * (1 + PACKING_SHARE.get(row.name, 0))) + embedding,
+        vision_weights_bytes=weights.vision_bytes,
+        kv_cache_bytes=shape.kv_bytes_per_token(cache_number_bytes) * use.context_tokens,
+        vision_activations_bytes=activations,
+        working_bytes=working + engine.other_bytes,
+        libraries_bytes=engine.libraries_bytes + (CUDA_BYTES if backend == "cuda" else 0),
     )

@@ -48,8 +48,8 @@ class Fit:
 def fit(planned: Planned, weights: LevelWeights, device: DeviceProfile, use: Use) -> Fit:
     """Plan one level."""
     row, shape = weights.level, planned.shape
-    memory = memory_need(shape, weights, use)
     backend = backend_for(device, row)
+    memory = memory_need(shape, weights, use, backend)
     # While decoding, every token reads the weights and, on average over a full context, half of the cache.
     read_bytes = weights.read_per_token_bytes + memory.kv_cache_bytes / 2
     return Fit(

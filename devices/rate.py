@@ -37,6 +37,9 @@ SHARES: tuple[Share, ...] = (
     Share("onnxruntime", "cpu", ("cpu",), 0.35, "a 0.5B model in int4 on x86-64 reached 38 %", ("int4",)),
 )
 
+# The highest rate published for any of the devices; with smaller models other costs than memory decide.
+HIGHEST_PUBLISHED_TOKENS_PER_S = 150.0
+
 ENGINES = {"gguf": "llama.cpp", "onnx": "onnxruntime"}
 
 
@@ -68,5 +71,10 @@ def decode_rate(device: DeviceProfile, row: QuantLevel, read_per_token_bytes: fl
     for share in SHARES:
         fits = share.engine == engine and share.backend == backend and device.kind in share.kinds
         if fits and (not share.storages or row.storage in share.storages):
-            return Rate(share.share * bound, bound, share.basis)
-    return Rate(None, bound, f"nothing published or measured says how {engine} decodes on this {backend}")
+            rate = share.share * bound
+            if rate <= HIGHEST_PUBLISHED_TOKENS_PER_S:
+                return Rate(rate, bound, share.basis)
+            capped = f"capped at {HIGHEST_PUBLISHED_TOKENS_PER_S:.0f}, the highest rate published for any device here"
+            return Rate(HIGHEST_PUBLISHED_TOKENS_PER_S, bound, f"{share.basis}; {capped}")
+    place = "GPU" if backend == "cuda" else "processor"
+    return Rate(None, bound, f"nothing published or measured says how {engine} decodes on this {place}")

@@ -1,1 +1,1 @@
-"""Floor 3: examples, phantoms, scoring, predictions, drift and its report. Engines are seen only through their protocol."""
+"""Floor 3: examples, phantoms, scoring, predictions, drift and its report; engines only through their protocol."""

@@ -154,4 +154,5 @@ def _studentised(pairs: PairedClusters, delta: ArrayLike) -> Reals:
 
     Dividing b, c and n by s divides the statistic by sqrt(s), so s = D (t / z)^2 against z is D against t.
     """
-    return tango_score(pairs.harmful, pairs.healing, pairs.items, delta) / np.sqrt(pairs.inflation)
+    score: Reals = tango_score(pairs.harmful, pairs.healing, pairs.items, delta) / np.sqrt(pairs.inflation)
+    return score

@@ -152,7 +152,7 @@ def paint_fundus(rng: np.random.Generator, pose: Pose, marks: Marks) -> NDArray[
     eye = ellipse(x, y, 0.93 * HALF_PX, 0.93 * HALF_PX)
     nasal = 1 if rng.random() < 0.5 else -1
     disc_x, disc_y = pose.at(nasal * 0.56, rng.uniform(-0.08, 0.08))
-    vessels = np.zeros((SIZE_PX, SIZE_PX))
+    vessels: Field = np.zeros((SIZE_PX, SIZE_PX))
     for up in (-1, 1):
         for bend in (rng.uniform(0.30, 0.42), rng.uniform(0.58, 0.75)):
             along = (COLUMNS - disc_x) * -nasal / HALF_PX

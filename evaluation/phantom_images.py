@@ -164,7 +164,7 @@ class Phantom:
     def _drawn(self) -> tuple[NDArray[np.uint8], Marks]:
         rng = _generator(self.kind, self.seed, self.index)
         pose, lesions, _, _ = _plan(rng, self.kind)
-        mask = np.zeros((SIZE_PX, SIZE_PX))
+        mask: Field = np.zeros((SIZE_PX, SIZE_PX))
         for lesion in lesions:
             mask += lesion.contrast * ellipse(lesion.x_px, lesion.y_px, lesion.radius_px, lesion.radius_px, EDGE_PX)
         marks = Marks(mask, _lines(rng, self.kind, pose), _decoys(rng, self.kind, pose, lesions))
@@ -218,7 +218,7 @@ def _place(rng: np.random.Generator, kind: Kind, pose: Pose, count: int, size: S
 
 
 def _lines(rng: np.random.Generator, kind: Kind, pose: Pose) -> Field:
-    mask = np.zeros((SIZE_PX, SIZE_PX))
+    mask: Field = np.zeros((SIZE_PX, SIZE_PX))
     for _ in range(int(rng.integers(LINES + 1))):
         x, y = _point(rng, kind.zone, pose, 2.0, -1 if rng.random() < 0.5 else 1)
         length, width = rng.uniform(*LINE_LENGTH_PX), rng.uniform(*LINE_WIDTH_PX)
@@ -227,7 +227,7 @@ def _lines(rng: np.random.Generator, kind: Kind, pose: Pose) -> Field:
 
 
 def _decoys(rng: np.random.Generator, kind: Kind, pose: Pose, lesions: tuple[Lesion, ...]) -> Field:
-    mask = np.zeros((SIZE_PX, SIZE_PX))
+    mask: Field = np.zeros((SIZE_PX, SIZE_PX))
     for _ in range(int(rng.integers(DECOYS + 1))):
         size: Size = "small" if rng.random() < 0.5 else "large"
         radius, contrast = rng.uniform(*RADIUS_PX[size]), rng.uniform(*kind.contrast) * CONTRAST_SHARE[size]

@@ -31,7 +31,7 @@ def calibration_probes(folder: Path, count: int, seed: int = 0) -> tuple[Probe, 
     if not rows:
         roles = ", ".join(f"{number} {role or 'without a role'}" for role, number in sorted(_roles(dataset).items()))
         raise CalibrationError(
-            f"{folder} marks no row calibration ({roles}) and export takes no other; divide it with `infimed data curate`"
+            f"{folder} marks no row calibration ({roles}); export takes no other: divide it with infimed data curate"
         )
     order = np.random.default_rng(seed).permutation(len(rows))[:count]
     probes = []

@@ -22,8 +22,9 @@ from ..runtime.prompt import PROMPT_FILES, Prompter
 from ..runtime.publish import publishing, refuse_taken
 from ..training.checkpoint import Checkpoint
 from ..training.reference import open_reference
-from . import gguf_export, onnx_export
 from .calibration import calibration_probes
+from .gguf_export import export_gguf
+from .onnx_export import export_onnx
 from .parity import Parity, Reference, check_prompts, measure, require, take_references
 from .probe_store import write_probes
 from .probes import make_probes
@@ -94,7 +95,7 @@ def export_bundle(
     return Exported(Bundle.open(out), pixel_difference, gate, found)
 
 
-_WRITERS = {"gguf": gguf_export.export_gguf, "onnx": onnx_export.export_onnx}
+_WRITERS = {"gguf": export_gguf, "onnx": export_onnx}
 
 
 def _build(

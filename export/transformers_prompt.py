@@ -42,7 +42,7 @@ def transformers_prompter(checkpoint: Path) -> Callable[[Sequence[Message]], Ref
     except ImportError as error:
         raise MissingExtra("export", error.name or "transformers") from error
 
-    class StillImageProcessor(Qwen2_5_VLProcessor):  # type: ignore[misc]
+    class StillImageProcessor(Qwen2_5_VLProcessor):
         """The family's processor without its video half, which needs torchvision."""
 
         def __init__(
@@ -51,10 +51,11 @@ def transformers_prompter(checkpoint: Path) -> Callable[[Sequence[Message]], Ref
             self.image_token, self.video_token = "<|image_pad|>", "<|video_pad|>"
             self.image_token_id = tokenizer.convert_tokens_to_ids(self.image_token)
             self.video_token_id = tokenizer.convert_tokens_to_ids(self.video_token)
-            ProcessorMixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
+            mixin: Any = ProcessorMixin
+            mixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    processor = StillImageProcessor(
+    processor: Any = StillImageProcessor(
         image_processor=Qwen2VLImageProcessorPil.from_pretrained(checkpoint),
         tokenizer=tokenizer,
         chat_template=tokenizer.chat_template,

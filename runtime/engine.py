@@ -48,7 +48,7 @@ class Scores:
         """Return the softmax over the options' scores; it sums to 1."""
         values = self.values(normalisation)
         weights = np.exp(values - values.max())
-        return weights / weights.sum()
+        return np.asarray(weights / weights.sum())
 
     def choice(self, normalisation: Normalisation = "token") -> str:
         """Return the likeliest option; the first of equals."""

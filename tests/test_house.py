@@ -83,7 +83,7 @@ def at_import(tree: ast.Module) -> Iterator[ast.stmt]:
             continue
         if isinstance(node, ast.stmt):
             yield node
-        waiting.extend(child for child in ast.iter_child_nodes(node) if isinstance(child, (ast.stmt, ast.excepthandler)))
+        waiting.extend(part for part in ast.iter_child_nodes(node) if isinstance(part, (ast.stmt, ast.excepthandler)))
 
 
 @pytest.mark.parametrize("room", MAY_IMPORT)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from infimed.cli.app import run
+from infimed.cli.devices import _figures
 from infimed.devices.profiles import PROFILES
 
 from ..devices.checkpoints import write_bundle, write_checkpoint
@@ -81,3 +82,9 @@ def test_a_folder_that_is_neither_checkpoint_nor_bundle_is_refused(
 ) -> None:
     assert run(["plan", str(tmp_path), "--device", "orin-nano-8gb"]) == 2
     assert "neither a checkpoint" in capsys.readouterr().err
+
+
+def test_the_documented_table_is_the_real_one() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "devices.md").read_text("utf-8")
+    for row in PROFILES:
+        assert f"| `{row.name}` | {' | '.join(_figures(row).values())} |" in text

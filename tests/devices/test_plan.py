@@ -34,17 +34,18 @@ def test_the_kv_cache_of_the_3b_shape_is_36_kib_per_token() -> None:
     assert need.kv_cache_bytes == 4096 * 36 * 1024
 
 
-def test_a_3b_model_fits_an_8_gb_jetson_at_8_bits_but_not_at_16() -> None:
+def test_a_3b_model_fits_an_8_gb_jetson_at_4_bits_and_a_16_gb_one_at_16() -> None:
     fits = {fit.level: fit for fit in plan(planned(QWEN25_VL_3B), device("orin-nano-8gb"), USE)}
-    assert fits["gguf-q4_k_m"].fits and fits["gguf-q8_0"].fits
-    assert not fits["gguf-f16"].fits and not fits["gguf-f32"].fits
-    assert fits["gguf-q8_0"].gpu_layers == 37 and fits["gguf-q8_0"].backend == "cuda"
+    assert fits["gguf-q4_k_m"].fits and not fits["gguf-f16"].fits and not fits["gguf-f32"].fits
+    assert fits["gguf-q4_k_m"].gpu_layers == 37 and fits["gguf-q4_k_m"].backend == "cuda"
     assert fits["onnx-int4"].gpu_layers == 0
+    fits = {fit.level: fit for fit in plan(planned(QWEN25_VL_3B), device("orin-nx-16gb"), USE)}
+    assert fits["gguf-q8_0"].fits and fits["gguf-f16"].fits and not fits["gguf-f32"].fits
 
 
 def test_the_best_level_has_the_most_bits_that_fit_and_full_precision_is_not_chosen_for_its_own_sake() -> None:
     found = best(plan(planned(QWEN25_VL_3B), device("orin-nano-8gb"), USE))
-    assert found is not None and found.level == "gguf-q8_0"
+    assert found is not None and found.level == "gguf-q4_k_m"
     found = best(plan(planned(QWEN25_VL_3B), device("agx-orin-64gb"), USE))
     assert found is not None and found.level == "gguf-f16"
 
@@ -89,8 +90,9 @@ def test_more_context_and_larger_images_never_need_less_memory() -> None:
         weights = predict(QWEN3_VL_2B, row)
         needs = [memory_need(QWEN3_VL_2B, weights, Use(n, 448**2)).total_bytes for n in (256, 1024, 4096, 16384)]
         assert needs == sorted(needs) and len(set(needs)) == 4
-        needs = [memory_need(QWEN3_VL_2B, weights, Use(4096, n**2)).total_bytes for n in (0, 224, 448, 896)]
-        assert needs == sorted(needs) and len(set(needs)) == 4
+        needs = [memory_need(QWEN3_VL_2B, weights, Use(4096, n**2)).total_bytes for n in (0, 224, 448, 1344)]
+        # onnxruntime gives an image's working space back, so a small one may not raise the peak at all.
+        assert needs == sorted(needs) and len(set(needs)) >= (4 if row.format == "gguf" else 2)
 
 
 def test_an_image_is_planned_no_larger_than_the_models_own_rules_allow() -> None:

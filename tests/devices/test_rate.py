@@ -115,6 +115,12 @@ def test_an_engine_without_figures_on_a_device_gets_no_rate_and_the_reason() -> 
         assert backend_for(device(name), row) == "cpu"
 
 
+def test_a_model_too_small_for_memory_to_be_the_limit_is_capped_at_what_was_ever_published() -> None:
+    row = level("gguf-q8_0")
+    rate = decode_rate(device("orin-nano-8gb"), row, 5e6)
+    assert rate.tokens_per_s == 150 and rate.bound_tokens_per_s > 10_000 and "capped" in rate.basis
+
+
 def test_every_share_is_below_one_and_names_a_storage_that_exists() -> None:
     storages = {row.storage for row in LEVELS}
     for share in SHARES:

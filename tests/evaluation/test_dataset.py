@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infimed import InfimedError
 from infimed.evaluation.dataset import Dataset, RowFault, image_ref, write_dataset
 from infimed.evaluation.example import DatasetError, Example, ImageRef, TextRef
 
@@ -182,3 +184,13 @@ def test_the_suffix_of_an_image_follows_its_bytes() -> None:
         image_ref(b"")
     with pytest.raises(DatasetError, match="not an image file"):
         image_ref(b"hello, world")
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InfimedError, match="No space left on device"):
+        write_dataset(tmp_path / "set", [example(0)], images(0), name="set")
+    assert list(tmp_path.iterdir()) == []

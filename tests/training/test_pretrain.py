@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from infimed.evaluation.phantom_images import KINDS, phantom
+from infimed.evaluation.phantom_questions import CAPTION, SIDE_LEFT
 from infimed.runtime.events import Event
 from infimed.runtime.messages import ImagePart, TextPart, user
 from infimed.runtime.prompt import Prompter
@@ -131,6 +132,16 @@ def test_rows_hold_every_image_once_and_little_padding(unbroken: tuple[BaseTrain
         :: trainer.tokens
     ]
     assert first == list(rows.order), "features would be given to the wrong image"
+
+
+def test_a_share_of_a_wording_goes_before_that_of_its_task(unbroken: tuple[BaseTrainer, Path]) -> None:
+    trainer, work = unbroken
+    prompter = Prompter.open(work)
+    asked = {"caption": 1.0, "laterality": 0.0, SIDE_LEFT[0]: 1.0}
+    plan = dataclasses.replace(trainer.plan(RECIPE.stage[1]), images=20, asked=asked)
+    batch = make_batch(plan, Packer(prompter), 0)
+    put = {text for image in range(20) for text, _ in _asked(batch, image, prompter)}
+    assert len(put) > 1 and all(text == CAPTION or "on the left side" in text for text in put)
 
 
 @pytest.mark.parametrize("name", list(KINDS))
