@@ -60,7 +60,7 @@ class Amounts:
     probes: int
 
 
-DEMO = Amounts(train_images=600, test_images=420, questions_per_image=4, probes=48)
+DEMO = Amounts(train_images=600, test_images=320, questions_per_image=3, probes=24)
 
 
 class Chain:

@@ -64,16 +64,16 @@ class OnnxBackend:
         outputs = {port.name: port.shape for port in self._decoder.get_outputs()}
         try:
             _, _, hidden = inputs["inputs_embeds"]
-            _, kv_heads, head_dim = inputs["past_key.0"]
-            _, self.vocab_size = outputs["logits"]
-        except (KeyError, ValueError):
+            kv_heads, head_dim = (int(side) for side in inputs["past_key.0"][1:])
+            self.vocab_size = int(outputs["logits"][1])
+        except (KeyError, ValueError, IndexError, TypeError):
             raise OnnxError(f"{folder / DECODER}.onnx is not a decoder that infimed wrote; export it again") from None
         if self._embeddings.shape != (self.vocab_size, hidden):
             raise OnnxError(
                 f"{EMBEDDINGS} is {self._embeddings.shape}, {DECODER}.onnx needs {(self.vocab_size, hidden)}"
             )
         self.context_tokens = context_tokens
-        self._cache = _Cache(self._layers, (context_tokens, int(kv_heads), int(head_dim)), providers[0])
+        self._cache = _Cache(self._layers, (context_tokens, kv_heads, head_dim), providers[0])
         self._tokens = 0
 
     def encode_image(self, image: PreparedImage) -> NDArray[np.float32]:

@@ -203,3 +203,9 @@ def test_every_verb_of_the_command_line_has_its_file_and_helps() -> None:
         assert (HOUSE / "cli" / f"{verb.module}.py").is_file(), verb
         shown = CliRunner().invoke(app, [verb.name, "--help"])
         assert shown.exit_code == 0 and "Usage" in shown.output, (verb.name, shown.output)
+
+
+def test_every_benchmark_is_known_to_dev_bench() -> None:
+    from infimed.benchmarks.run_all import SMALL
+
+    assert set(SMALL) == {path.stem for path in (HOUSE / "benchmarks").glob("*.py")} - {"run_all"}
