@@ -35,7 +35,7 @@ def demo(
 
     _prepare(out)
     began_s = time.monotonic()
-    with drawn() as on_event:
+    with drawn(brief=True) as on_event:
         chain = Chain(out, on_event, threads)
         for number, (title, step) in enumerate(chain.steps, 1):
             typer.secho(f"\n{number}/{len(chain.steps)}  {title}", bold=True)

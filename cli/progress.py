@@ -67,10 +67,19 @@ class Pace:
 
 
 class PlainLines:
-    """One line when a stage begins, one every ten seconds, one when it is done."""
+    """One line when a stage begins, one every ten seconds, one when it is done.
 
-    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic, every_s: float = LINE_EVERY_S):
-        self.stream, self.clock, self.every_s = stream, clock, every_s
+    brief: only for stages that last longer than `every_s`: no line at their beginning, none for the short ones.
+    """
+
+    def __init__(
+        self,
+        stream: TextIO,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = LINE_EVERY_S,
+        brief: bool = False,
+    ):
+        self.stream, self.clock, self.every_s, self.brief = stream, clock, every_s, brief
         self.paces: dict[str, Pace] = {}
         self.written_s: dict[str, float] = {}
 
@@ -80,13 +89,18 @@ class PlainLines:
         begins = event.stage not in self.paces
         pace = self.paces.setdefault(event.stage, Pace(event, now_s))
         ends = bool(event.total) and event.done >= event.total
-        if not (begins or ends or now_s - self.written_s[event.stage] >= self.every_s):
+        due = now_s - self.written_s.setdefault(event.stage, now_s) >= self.every_s
+        lasted = now_s - pace.began_s >= self.every_s
+        told = due or (ends and lasted) if self.brief else begins or due or ends
+        if told:
+            self.written_s[event.stage] = now_s
+        if ends:
+            del self.paces[event.stage], self.written_s[event.stage]
+        if not told:
             return
-        self.written_s[event.stage] = now_s
         parts = [f"{event.stage}: {amount_text(event)}"]
         if ends and not begins:
             parts.append(f"done in {time_text(now_s - pace.began_s)}")
-            del self.paces[event.stage]
         elif rate := pace.rate(event, now_s):
             left_s = pace.left(event, now_s)
             parts.append(rate_text(rate, event.unit) + (f", {time_text(left_s)} left" if left_s is not None else ""))
@@ -136,10 +150,13 @@ def bars() -> Iterator[OnEvent]:
 
 
 @contextmanager
-def drawn() -> Iterator[OnEvent]:
-    """Give the listener that suits this terminal: `with drawn() as on_event: job(..., on_event)`."""
+def drawn(brief: bool = False) -> Iterator[OnEvent]:
+    """Give the listener that suits this terminal: `with drawn() as on_event: job(..., on_event)`.
+
+    brief: where no terminal is, tell only of stages that last; for a command that prints what came of each.
+    """
     if sys.stderr.isatty():
         with bars() as draw:
             yield draw
     else:
-        yield PlainLines(sys.stderr)
+        yield PlainLines(sys.stderr, brief=brief)

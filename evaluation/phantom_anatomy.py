@@ -131,18 +131,18 @@ def paint_xray(rng: np.random.Generator, pose: Pose, marks: Marks) -> NDArray[np
 
 
 def paint_ultrasound(rng: np.random.Generator, pose: Pose, marks: Marks) -> NDArray[np.uint8]:
-    """A sector scan: speckle in layers of tissue below the probe, black outside the fan; findings are dark."""
+    """A sector scan of the liver: speckle in layers of tissue, black outside the fan; findings bright, decoys dark."""
     dx, dy = COLUMNS - HALF_PX - pose.x, ROWS + 26.0 - pose.y
     depth = np.sqrt(dx * dx + dy * dy)
     angle = np.abs(np.arctan2(dx, dy))
     fan = step((angle - 0.60) * depth, 1.0) * step(30.0 - depth, 1.0) * step(depth - 134.0, 1.0)
     tissue = (
-        0.50 + 0.07 * np.sin(depth * 0.22 + rng.uniform(0, 6.28)) + smooth_field(rng, 6, 0.06) + slope(rng, LIGHTING)
+        0.36 + 0.07 * np.sin(depth * 0.22 + rng.uniform(0, 6.28)) + smooth_field(rng, 6, 0.06) + slope(rng, LIGHTING)
     )
-    tissue = np.clip(tissue - marks.own + marks.decoys, 0.04, 1.0)
+    tissue = np.clip(tissue + marks.own - marks.decoys, 0.04, 1.0)
     first, second = rng.standard_normal((2, SIZE_PX, SIZE_PX))
     speckle = np.sqrt(soften(first) ** 2 + soften(second) ** 2) / 0.47
-    grey = 0.02 + fan * tissue * (0.45 + 0.55 * speckle)
+    grey = 0.02 + fan * tissue * (0.75 + 0.25 * speckle)  # compounded: as from several angles at once
     return to_rgb(grey, grey, grey)
 
 

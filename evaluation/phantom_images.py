@@ -101,8 +101,8 @@ KINDS: dict[str, Kind] = {
         Kind("mri", "MRI", "brain", "lesion", "lesions", Zone(0.43, 0.0, 0.27, 0.58), (0.27, 0.46), paint_mri),
         Kind("xray", "X-ray", "chest", "opacity", "opacities", Zone(0.44, 0.0, 0.32, 0.70), (0.22, 0.38), paint_xray),
         Kind(
-            "ultrasound", "ultrasound", "liver", "cyst", "cysts", Zone(0.32, 0.14, 0.28, 0.60), (0.42, 0.50),
-            paint_ultrasound,
+            "ultrasound", "ultrasound", "liver", "mass", "masses", Zone(0.32, 0.14, 0.28, 0.60),
+            (0.34, 0.46), paint_ultrasound,
         ),
         Kind(
             "fundus", "fundus photography", "eye", "haemorrhage", "haemorrhages",

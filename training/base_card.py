@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from .. import CheckFailed
 from ..evaluation.dataset import Dataset
+from ..evaluation.example import ANSWER_TYPES
 from ..evaluation.intervals import Interval, wilson
 from ..evaluation.phantom_images import KINDS
 from ..evaluation.phantom_questions import TASKS
@@ -57,7 +58,10 @@ class Share:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was found. cells: (task, modality) -> share. own, majority, grey: task -> share. images: asked about."""
+    """What was found. images: asked about. own, majority, grey: task -> share.
+
+    cells: (task, modality) -> share. answer_types: (task, answer type) -> share.
+    """
 
     checkpoint_sha256: str
     dataset_sha256: str
@@ -65,6 +69,7 @@ class Measured:
     images: int
     modalities: tuple[str, ...]
     cells: Mapping[tuple[str, str], Share]
+    answer_types: Mapping[tuple[str, str], Share]
     own: Mapping[str, Share]
     majority: Mapping[str, Share]
     grey: Mapping[str, Share]
@@ -114,6 +119,7 @@ def measure(
         len({row.group for row in own}),
         tuple(modalities),
         _shares(own, lambda row: (row.task, row.modality)),
+        _shares(own, lambda row: (row.task, row.answer_type)),
         _shares(own, lambda row: row.task),
         _shares(read_run(runs, PRIOR).predictions, lambda row: row.task),
         _shares(read_run(runs, RUN + GREY_SUFFIX).predictions, lambda row: row.task),
@@ -146,6 +152,7 @@ def card_text(measured: Measured, checkpoint: Checkpoint) -> str:
         f"- measured on {measured.images:,} unseen phantoms of seed {measured.seed}, dataset sha256",
         f"  `{measured.dataset_sha256}`",
         f"- left out of its training: {_left_out(measured)}",
+        f"- yes/no questions that it only guesses: {_guessed(measured)}",
         "- licence of weights and phantoms: Apache-2.0",
         "",
         f"## Accuracy: mean over task x modality {measured.mean:.3f}",
@@ -160,11 +167,23 @@ def card_text(measured: Measured, checkpoint: Checkpoint) -> str:
     for task in (name for name in TASKS if name in measured.own):
         own = measured.own[task]
         lines.append(f"| {task} | {own.items} | {own} | {measured.majority[task]} | {measured.grey[task]} |")
-    lines += ["", "| task | " + " | ".join(measured.modalities) + " |", "|---" * (len(measured.modalities) + 1) + "|"]
-    for task in (name for name in TASKS if name in measured.own):
-        cells = [measured.cells.get((task, modality)) for modality in measured.modalities]
-        lines.append(f"| {task} | " + " | ".join(str(cell) if cell else "none" for cell in cells) + " |")
+    lines += _table([task for task in TASKS if task in measured.own], measured.modalities, measured.cells)
+    lines += _table([task for task in TASKS if task in measured.own], ANSWER_TYPES, measured.answer_types)
     return "\n".join(lines) + "\n"
+
+
+def _guessed(measured: Measured) -> str:
+    """Return the tasks whose yes/no questions are not clear of a coin's one half."""
+    yes_no = {task: share for (task, kind), share in measured.answer_types.items() if kind == "yesno"}
+    return ", ".join(f"{task} {share}" for task, share in yes_no.items() if share.interval.lower <= 0.5) or "none"
+
+
+def _table(tasks: Sequence[str], columns: Sequence[str], shares: Mapping[tuple[str, str], Share]) -> list[str]:
+    """Return a table of shares, "none" where nothing was asked."""
+    lines = ["", "| task | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for task in tasks:
+        lines.append(f"| {task} | " + " | ".join(str(shares.get((task, column), "none")) for column in columns) + " |")
+    return lines
 
 
 def write_card(out: Path, checkpoint: Path, measured: Measured) -> None:

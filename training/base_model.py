@@ -6,7 +6,6 @@ nothing of how the weights are trained.
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,11 +210,3 @@ def write_base(folder: Path, model: Qwen2_5_VLForConditionalGeneration, files: d
     write_weights(folder, specs, lambda spec: tensors[spec.name].view(torch.int16).numpy().reshape(-1).view(np.uint8))
     for name, data in files.items():
         write_bytes(folder / name, data)
-
-
-def copy_base(source: Path, target: Path) -> None:
-    """Copy a checkpoint's files, replacing what is there."""
-    target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file():
-            shutil.copyfile(path, target / path.name)

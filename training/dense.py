@@ -145,16 +145,3 @@ def dense_loss(
         known = torch.from_numpy(getattr(targets, name))
         loss = loss + torch.nn.functional.cross_entropy(heads[f"image_{name}"](mean), known)
     return loss
-
-
-def dense_accuracy(heads: torch.nn.ModuleDict, features: torch.Tensor, targets: DenseTargets) -> dict[str, float]:
-    """Return the share right of each head that says something of lesions."""
-    import torch
-
-    with torch.no_grad():
-        mean = features.mean(dim=1)
-        said = {name: heads[f"image_{name}"](mean).argmax(-1).numpy() for name in POOLED}
-        shows = heads["token_shows"](features).argmax(-1).numpy()
-    return {"shows": float((shows == targets.shows).mean())} | {
-        name: float((value == getattr(targets, name)).mean()) for name, value in said.items()
-    }

@@ -91,3 +91,18 @@ def test_bars_show_every_stage_and_brackets_in_a_note_are_no_markup(capsys: pyte
     captured = capsys.readouterr()
     assert captured.out == "data\n"
     assert "pixels" in captured.err and "2/2 images" in captured.err and "5 rows" in captured.err
+
+
+def test_brief_lines_tell_only_of_stages_that_last() -> None:
+    clock, stream = Clock(), io.StringIO()
+    lines = PlainLines(stream, clock, brief=True)
+    for done in range(11):
+        clock.now_s = done * 0.1
+        lines(Event("short", done, 10, "files"))
+    for done in range(5):
+        clock.now_s = 100 + done * 6.0
+        lines(Event("long", done, 4, "steps"))
+    assert stream.getvalue().splitlines() == [
+        "long: 2/4 steps, 6.0 s per step, 12 s left",
+        "long: 4/4 steps, done in 24 s",
+    ]

@@ -19,6 +19,7 @@ GOOD = Measured(
     images=400,
     modalities=("ct", "mri"),
     cells={("finding", "ct"): Share(190, 200), ("finding", "mri"): Share(186, 200)},
+    answer_types={("finding", "yesno"): Share(376, 400)},
     own={task: Share(380, 400) for task in ("finding", "laterality", "count", "size")},
     majority={task: Share(200, 400) for task in ("finding", "laterality", "count", "size")},
     grey={task: Share(210, 400) for task in ("finding", "laterality", "count", "size")},
@@ -60,6 +61,6 @@ def test_a_random_model_is_measured_and_called_too_weak(random_model: Path, tmp_
     with pytest.raises(BaseModelTooWeak, match="mean over task x modality"):
         write_card(tmp_path / "CARD.md", random_model, measured)
     card = (tmp_path / "CARD.md").read_text("utf-8")
-    assert measured.checkpoint_sha256 in card and measured.dataset_sha256 in card and "ultrasound (cyst)" in card
+    assert measured.checkpoint_sha256 in card and measured.dataset_sha256 in card and "ultrasound (mass)" in card
     again = measure(random_model, tmp_path / "runs", ("ct", "mri"), images=16, seed=9)
     assert card_text(again, Checkpoint.open(random_model)) == card
