@@ -37,6 +37,8 @@ DOMAIN = "ultrasound"
 GGUF_LEVELS = ("gguf-f16", "gguf-q8_0", "gguf-q4_k_m")
 ONNX_LEVELS = ("onnx-int8", "onnx-int4")
 TRAIN_SEED, TEST_SEED = 11, 12
+# Modality and anatomy are known from the words alone where all images are of one domain.
+ASKED = ("finding", "laterality", "count", "size", "location", "open")
 NO_LLAMA = "llama-cpp-python is not installed (it needs a C++ compiler)"
 NAMED = ("ct", "mri", "xray", "ultrasound", "fundus", "histopathology")
 
@@ -102,6 +104,7 @@ class Chain:
             TEST_SEED,
             (DOMAIN,),
             named=NAMED,
+            tasks=ASKED,
             per_image=amounts.questions_per_image,
             roles={"test": 1.0},
             name="demo-test",
