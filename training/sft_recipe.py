@@ -49,7 +49,10 @@ class ImageSpec:
 class TrainSpec:
     """[train]. Exactly one of epochs and steps. batch_rows: rows per forward pass; times accumulate = rows per step.
 
-    warmup: share of the steps over which the learning rate rises. max_grad_norm: gradients are scaled down to it.
+    schedule: after the warm-up the rate stays ("constant"), falls to 0 at the last step ("linear", "cosine"), or stays
+    and falls over the last `decay` of the steps ("stable"). warmup, decay: shares of the steps. b_rate_ratio: how much
+    faster LoRA's B is trained than A (LoRA+, arXiv 2402.12354). beta2: AdamW's. max_grad_norm: gradients are scaled
+    down to it.
     """
 
     learning_rate: float
@@ -57,8 +60,11 @@ class TrainSpec:
     steps: int | None = None
     batch_rows: int = 8
     accumulate: int = 1
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Literal["constant", "linear", "cosine", "stable"] = "stable"
     warmup: float = 0.05
+    decay: float = 0.3
+    b_rate_ratio: float = 1.0
+    beta2: float = 0.999
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
 
@@ -71,8 +77,10 @@ class TrainSpec:
             raise ValueError(f"learning_rate = {self.learning_rate:g}; above 0 and up to 1 is allowed")
         if self.batch_rows < 1 or self.accumulate < 1:
             raise ValueError("batch_rows and accumulate must be at least 1")
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"warmup = {self.warmup:g}; a share of the steps, 0 up to below 1, is allowed")
+        if not (0 <= self.warmup < 1 and 0 < self.decay <= 1 and self.warmup + self.decay <= 1):
+            raise ValueError(f"warmup = {self.warmup:g}, decay = {self.decay:g}; shares of the steps that fit into 1")
+        if not (1 <= self.b_rate_ratio <= 64 and 0 < self.beta2 < 1):
+            raise ValueError("b_rate_ratio lies between 1 and 64, beta2 between 0 and 1")
         if self.weight_decay < 0 or self.max_grad_norm <= 0:
             raise ValueError("weight_decay must not be negative, max_grad_norm must be above 0")
 

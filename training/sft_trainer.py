@@ -59,11 +59,9 @@ def run_trainer(
         per_device_train_batch_size=spec.train.batch_rows,
         gradient_accumulation_steps=spec.train.accumulate,
         learning_rate=spec.train.learning_rate,
-        lr_scheduler_type=spec.train.schedule,
-        warmup_steps=round(spec.train.warmup * steps),
-        weight_decay=spec.train.weight_decay,
         max_grad_norm=spec.train.max_grad_norm,
-        optim="adamw_torch",
+        warmup_steps=round(spec.train.warmup * steps),
+        **_schedule(spec, steps),
         train_sampling_strategy="sequential",
         seed=spec.seed,
         bf16=on_gpu,
@@ -83,7 +81,12 @@ def run_trainer(
     )
     shown = showings.times(steps * per_step)
     trainer = transformers.Trainer(
-        model=model, args=arguments, train_dataset=shown, data_collator=collator, callbacks=[listener]
+        model=model,
+        args=arguments,
+        train_dataset=shown,
+        data_collator=collator,
+        callbacks=[listener],
+        optimizers=(_optimizer(model, spec), None),
     )
     trainer.remove_callback(transformers.PrinterCallback)
     trainer.train(resume_from_checkpoint=last_saved(state))
@@ -95,6 +98,29 @@ def run_trainer(
 def _steps(spec: SftRecipe, rows: int) -> int:
     per_epoch = math.ceil(rows / (spec.train.batch_rows * spec.train.accumulate))
     return max(1, round((spec.train.epochs or 0) * per_epoch))
+
+
+def _schedule(spec: SftRecipe, steps: int) -> dict[str, Any]:
+    if spec.train.schedule == "stable":
+        falling = {"num_decay_steps": max(1, round(spec.train.decay * steps)), "decay_type": "linear"}
+        return {"lr_scheduler_type": "warmup_stable_decay", "lr_scheduler_kwargs": falling}
+    named = "constant_with_warmup" if spec.train.schedule == "constant" else spec.train.schedule
+    return {"lr_scheduler_type": named}
+
+
+def _optimizer(model: Any, spec: SftRecipe) -> Any:
+    """Return AdamW with LoRA's two halves at their own rates."""
+    import torch
+    from peft.optimizers import create_loraplus_optimizer
+
+    return create_loraplus_optimizer(
+        model,
+        torch.optim.AdamW,
+        lr=spec.train.learning_rate,
+        loraplus_lr_ratio=spec.train.b_rate_ratio,
+        loraplus_weight_decay=spec.train.weight_decay,
+        betas=(0.9, spec.train.beta2),
+    )
 
 
 def _listener(steps: int, folder: Path, on_event: OnEvent) -> Any:
