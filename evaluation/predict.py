@@ -135,20 +135,12 @@ def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking:
     if choice is not None:
         correct = score_choice(choice, example.answer)
         value = float(correct)
-    return Prediction(
-        example_id=example.id,
-        group=example.group,
-        modality=example.modality,
-        task=example.task,
-        answer_type=example.answer_type,
-        images=len(example.images),
-        wording=example.question,
-        answer=example.answer,
-        options=example.options,
-        option_logprobs_nats=tuple(option.logprob_nats for option in scores.options) if scores else (),
-        option_tokens=tuple(option.tokens for option in scores.options) if scores else (),
+    return Prediction.of(
+        example,
+        option_logprobs_nats=[option.logprob_nats for option in scores.options] if scores else (),
+        option_tokens=[option.tokens for option in scores.options] if scores else (),
         choice=choice,
-        probabilities=tuple(float(value) for value in scores.probabilities()) if scores else (),
+        probabilities=scores.probabilities().tolist() if scores else (),
         generated=generated,
         extracted=extracted,
         correct=correct,

@@ -16,6 +16,7 @@ from typing import Literal
 
 from .. import InfimedError
 from ..runtime.files import sha256_file
+from .example import Example
 from .jsonform import FormError, from_json, parse, to_json
 
 SCHEMA = "infimed.predictions/1"
@@ -57,6 +58,41 @@ class Prediction:
     extracted: str | None
     correct: bool
     score: float
+
+    @classmethod
+    def of(
+        cls,
+        example: Example,
+        *,
+        correct: bool,
+        score: float,
+        option_logprobs_nats: Sequence[float] = (),
+        option_tokens: Sequence[int] = (),
+        choice: str | None = None,
+        probabilities: Sequence[float] = (),
+        generated: str | None = None,
+        extracted: str | None = None,
+    ) -> Prediction:
+        """Return the row of this example with this outcome."""
+        return cls(
+            example_id=example.id,
+            group=example.group,
+            modality=example.modality,
+            task=example.task,
+            answer_type=example.answer_type,
+            images=len(example.images),
+            wording=example.question,
+            answer=example.answer,
+            options=example.options,
+            option_logprobs_nats=tuple(option_logprobs_nats),
+            option_tokens=tuple(option_tokens),
+            choice=choice,
+            probabilities=tuple(probabilities),
+            generated=generated,
+            extracted=extracted,
+            correct=correct,
+            score=score,
+        )
 
     def to_line(self) -> bytes:
         """Return the row: sorted keys, UTF-8, one line feed."""

@@ -102,16 +102,8 @@ def _row(prior: Prior, example: Example) -> Prediction:
     shares = tuple(weight / sum(weights) for weight in weights)
     answers = (example.answer, *example.aliases)
     correct = score_choice(answer, example.answer) if example.options else exact_match(answer, answers)
-    return Prediction(
-        example_id=example.id,
-        group=example.group,
-        modality=example.modality,
-        task=example.task,
-        answer_type=example.answer_type,
-        images=len(example.images),
-        wording=example.question,
-        answer=example.answer,
-        options=example.options,
+    return Prediction.of(
+        example,
         option_logprobs_nats=tuple(math.log(share) for share in shares),
         option_tokens=(1,) * len(shares),
         choice=answer if example.options else None,

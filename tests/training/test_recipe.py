@@ -90,6 +90,10 @@ def test_a_file_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
         (GOOD + "[lora]\nrank = 0\n", "[lora] rank = 0"),
         (GOOD + "[images]\nmax_pixels = 10\n", "[images] max_pixels = 10"),
         ("[train]\nlearning_rate = 0\nsteps = 1\n", "[train] learning_rate = 0"),
+        (GOOD + "warmup = 0.8\ndecay = 0.3\n", "[train] warmup = 0.8, decay = 0.3"),
+        (GOOD + "b_rate_ratio = 0.5\n", "[train] b_rate_ratio"),
+        (GOOD + "schedule = 'cosin'\n", "train.schedule = 'cosin'; choose one of"),
+        (GOOD + "[augment]\nmirror = ['laterality']\n", "[augment] mirror = ['laterality']"),
     ],
 )
 def test_the_recipe_of_fine_tuning_refuses_what_cannot_be_done(text: str, says: str) -> None:

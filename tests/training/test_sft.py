@@ -166,6 +166,36 @@ def test_only_the_layers_of_the_chosen_part_are_trained(part: str, room: Path) -
     assert all(where in name for name in trained)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]),
+        ("linear", [0, 1, 8 / 9, 7 / 9, 6 / 9, 5 / 9, 4 / 9, 3 / 9, 2 / 9, 1 / 9]),
+        ("cosine", [0, *(0.5 + 0.5 * np.cos(np.pi * step / 9) for step in range(9))]),
+        ("stable", [0, 1, 1, 1, 1, 1, 1, 1, 2 / 3, 1 / 3]),
+    ],
+)
+def test_the_rate_follows_the_schedule_and_b_is_trained_faster_than_a(
+    schedule: str, expected: list[float], room: Path, tmp_path: Path
+) -> None:
+    text = RECIPE.replace("steps = 8", f"steps = 10\nschedule = '{schedule}'\nwarmup = 0.1\nb_rate_ratio = 4")
+    (tmp_path / "r.toml").write_text(text, "utf-8")
+    told: list[Event] = []
+
+    def listen(event: Event) -> None:
+        told.append(event)
+        if event.stage == "sft" and event.done == 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(room, tmp_path / "out", recipe=tmp_path / "r.toml", save_every_steps=9, on_event=listen)
+    rates = [event.figures["learning_rate"] for event in told if event.stage == "sft"]
+    assert np.allclose(rates, 0.01 * np.array(expected), atol=1e-9)
+    saved = torch.load(tmp_path / ".out.partial/state/checkpoint-9/optimizer.pt", weights_only=True)
+    groups = [group["lr"] for group in saved["param_groups"] if group["params"]]
+    assert groups == pytest.approx([rates[9], 4 * rates[9]])
+
+
 def test_larger_images_are_kept_in_the_adapter_as_transformers_reads_them(room: Path, tmp_path: Path) -> None:
     from PIL import Image
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
