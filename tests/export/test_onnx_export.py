@@ -96,6 +96,16 @@ def test_stored_numbers_are_the_checkpoints_quantised(exported: Exported) -> Non
         assert np.abs(dequantise(blocks, weights.shape[1], storage.format) - weights).max() < 0.1
 
 
+def test_only_the_kernels_that_the_manifest_names_round_their_activations(exported: Exported) -> None:
+    for level in LEVELS:
+        products = [n for n in graph_of(exported, f"{level}/decoder.onnx").graph.node if n.op_type == "MatMulNBits"]
+        assert bool(products) == (level != "onnx-fp32")
+        for node in products:
+            attributes = {one.name: one.i for one in node.attribute}
+            # 4 is onnxruntime's number for 8-bit activations; without it they stay float32
+            assert attributes.get("accuracy_level") == (4 if attributes["bits"] == 8 else None)
+
+
 def test_no_graph_tells_where_or_from_what_it_was_made(exported: Exported) -> None:
     import onnx
 
