@@ -48,8 +48,10 @@ def main() -> None:
             seconds = once(command)
             wall[name].append(seconds[0])
             spent[name].append(seconds[1])
-    print(f"infimed {infimed.__version__}, Python {platform.python_version()}, {platform.machine()}, "
-          f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {calls} calls each")
+    print(
+        f"infimed {infimed.__version__}, Python {platform.python_version()}, {platform.machine()}, "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, {calls} calls each"
+    )
     print(f"{'command':26} {'median s':>9} {'min':>6} {'max':>6} {'processor s':>12} {'x bare':>7}")
     bare = statistics.median(wall["python -c pass"])
     for name, times in wall.items():

@@ -105,9 +105,7 @@ class Row:
         return self.predicted_bytes / self.measured_bytes - 1
 
 
-def measure(
-    models: dict[str, dict[str, Any]], uses: tuple[Use, ...], names: list[str], threads: int
-) -> Iterator[Row]:
+def measure(models: dict[str, dict[str, Any]], uses: tuple[Use, ...], names: list[str], threads: int) -> Iterator[Row]:
     """Yield a row per model, level and use."""
     from infimed.tests.models import build_random_checkpoint
 

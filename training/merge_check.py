@@ -106,9 +106,7 @@ def _fill(parameter: Any, values: NDArray[np.float32]) -> None:
         parameter.copy_(torch.from_numpy(values))
 
 
-def _difference(
-    reference: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]]
-) -> Difference:
+def _difference(reference: Sequence[NDArray[np.float32]], other: Sequence[NDArray[np.float32]]) -> Difference:
     first, second = np.concatenate(reference), np.concatenate(other)
     told = distance(first, second, gap=0.0)
     return Difference(

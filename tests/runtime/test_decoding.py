@@ -59,8 +59,10 @@ def test_option_likelihoods_are_the_sums_of_the_logits_they_come_from(engine: De
     for score in engine.score(messages, OPTIONS).options:
         ids = engine.prompter.encode(score.option)
         rows = engine.logits(messages, ids).astype(np.float64)
-        logs = rows - np.log(np.exp(rows - rows.max(-1, keepdims=True)).sum(-1, keepdims=True)) - rows.max(
-            -1, keepdims=True
+        logs = (
+            rows
+            - np.log(np.exp(rows - rows.max(-1, keepdims=True)).sum(-1, keepdims=True))
+            - rows.max(-1, keepdims=True)
         )
         assert score.tokens == len(ids)
         assert score.logprob_nats == pytest.approx(sum(logs[i, token] for i, token in enumerate(ids)), abs=1e-4)

@@ -34,9 +34,7 @@ def test_a_mirror_is_exact_and_comes_about_every_other_time() -> None:
     made = [augment(picture(), spec, draw(seed), may_mirror=True) for seed in range(100)]
     mirrored = sum(np.array_equal(one, picture()[:, ::-1]) for one in made)
     assert 35 < mirrored < 65 and sum(np.array_equal(one, picture()) for one in made) == 100 - mirrored
-    assert all(
-        np.array_equal(augment(picture(), spec, draw(seed), may_mirror=False), picture()) for seed in range(20)
-    )
+    assert all(np.array_equal(augment(picture(), spec, draw(seed), may_mirror=False), picture()) for seed in range(20))
 
 
 def test_a_turn_moves_a_spot_by_its_angle_and_no_further() -> None:
