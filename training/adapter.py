@@ -6,6 +6,7 @@ preprocessor_config.json (what its images looked like). Builds no model.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -18,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import InfimedError
-from ..runtime.files import canonical_json, write_bytes
+from ..runtime.files import canonical_json, sha256_file, write_bytes
 from ..runtime.shape import TensorInfo, read_header
-from .checkpoint import Checkpoint
-from .provenance import PROVENANCE_FILE, Provenance, sha256_files
+from .checkpoint import Checkpoint, decode
+from .provenance import PROVENANCE_FILE, Provenance
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PIXELS_FILE = "preprocessor_config.json"
+_BASE_KEY = "base_model_name_or_path"
 EMBEDDED_BASE = "infimed-base"
 """What an adapter of the packaged base model names as its base."""
 _PREFIX = "base_model.model."
@@ -104,18 +106,42 @@ class Adapter:
         try:
             rank, alpha = int(config["r"]), float(config["lora_alpha"])
             scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
-            base = str(config["base_model_name_or_path"])
-        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            base = str(config[_BASE_KEY])
+        except (KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
             raise AdapterError(f"{folder / CONFIG_FILE}: {error} is missing or wrong; train it again") from None
+        if not math.isfinite(scale):
+            raise AdapterError(f"{folder / CONFIG_FILE}: lora_alpha = {alpha} is no finite number; train it again")
         if not (folder / WEIGHTS_FILE).is_file():
             raise AdapterError(f"{folder / WEIGHTS_FILE} is missing; copy or train the adapter again")
         places = {place.name: place for place in read_header(folder / WEIGHTS_FILE)}
+        if not places:
+            raise AdapterError(f"{folder / WEIGHTS_FILE} holds no tensor, so it changes nothing; train it again")
         return Adapter(folder, rank, alpha, scale, base, config, places)
 
     @cached_property
     def sha256(self) -> str:
-        """One digest over the weights and the pixel rules; not over adapter_config.json, which may hold a path."""
-        return sha256_files(path for name in (WEIGHTS_FILE, PIXELS_FILE) if (path := self.folder / name).is_file())
+        """The digest upon the base that it was trained on, or that it names where it does not say."""
+        provenance = self.provenance
+        trained_on = provenance.inputs.get("base") if provenance else None
+        return self.sha256_upon(trained_on or self.find_base().sha256)
+
+    def sha256_upon(self, base_sha256: str) -> str:
+        """One digest over all that decides an answer: weights, settings (rank, alpha, ...), pixel rules and base.
+
+        Where the base lies is left out: the same adapter has the same digest on every machine.
+        """
+        pixels = self.folder / PIXELS_FILE
+        try:
+            settings = canonical_json({key: value for key, value in self.config.items() if key != _BASE_KEY})
+        except ValueError as error:
+            raise AdapterError(f"{self.folder / CONFIG_FILE}: {error}; train the adapter again") from None
+        parts = {
+            "base": base_sha256,
+            "settings": hashlib.sha256(settings).hexdigest(),
+            "pixels": sha256_file(pixels) if pixels.is_file() else "",
+            "weights": sha256_file(self.folder / WEIGHTS_FILE),
+        }
+        return hashlib.sha256(canonical_json(parts)).hexdigest()
 
     @property
     def weight_bytes(self) -> int:
@@ -181,6 +207,4 @@ def _read(place: TensorInfo) -> NDArray[np.float32]:
     if place.dtype not in ("F32", "BF16", "F16"):
         raise AdapterError(f"{place.file}: tensor {place.name} is of type {place.dtype}; a float type is needed")
     raw = np.memmap(place.file, np.uint8, "r", offset=place.begin, shape=(place.end - place.begin,))
-    if place.dtype == "BF16":
-        return (raw.view("<u2").astype("<u4") << 16).view("<f4").reshape(place.shape)
-    return raw.view("<f4" if place.dtype == "F32" else "<f2").astype(np.float32).reshape(place.shape)
+    return decode(raw, place.dtype, place.shape).astype(np.float32)

@@ -137,10 +137,8 @@ class Checkpoint:
 
     def array(self, name: str) -> NDArray[Any]:
         """Return a tensor as numpy: a memory map in its own dtype; BF16, which numpy lacks, as a float32 copy."""
-        place, raw = self._place(name), self.raw(name)
-        if place.dtype == "BF16":
-            return (raw.view("<u2").astype("<u4") << 16).view("<f4").reshape(place.shape)
-        return raw.view(_NUMPY[place.dtype]).reshape(place.shape)
+        place = self._place(name)
+        return decode(self.raw(name), place.dtype, place.shape)
 
     def tensor(self, name: str) -> torch.Tensor:
         """Return a tensor as torch, in its own dtype, on the memory map."""
@@ -155,6 +153,13 @@ class Checkpoint:
         if name not in self._places:
             raise CheckpointError(f"{self.folder}: no tensor {name!r}; the checkpoint is of another architecture")
         return self._places[name]
+
+
+def decode(raw: NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return a tensor's bytes as numpy in its own type, without a copy; BF16, which numpy lacks, as a float32 copy."""
+    if dtype == "BF16":
+        return (raw.view("<u2").astype("<u4") << 16).view("<f4").reshape(shape)
+    return raw.view(_NUMPY[dtype]).reshape(shape)
 
 
 def torch_dtype(dtype: str) -> torch.dtype:

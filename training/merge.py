@@ -19,7 +19,7 @@ from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import canonical_json, write_bytes
 from ..runtime.publish import publishing
 from .adapter import PIXELS_FILE, Adapter, AdapterError, Update
-from .checkpoint import Checkpoint, TensorSpec, copy_companions, write_weights
+from .checkpoint import Checkpoint, TensorSpec, copy_companions, decode, write_weights
 from .merge_check import Difference, Rounding, difference_of
 from .provenance import Provenance, versions
 
@@ -56,7 +56,7 @@ def merge_adapter(
     updates = {_tensor_name(source, update): update for update in opened.updates()}
     made_from = Provenance(
         step="merge",
-        inputs={"adapter": opened.sha256, "base": source.sha256},
+        inputs={"adapter": opened.sha256_upon(source.sha256), "base": source.sha256},
         libraries=versions("torch", "transformers", "peft", "numpy"),
         licences=opened.provenance.licences if opened.provenance else {},
     )
@@ -129,9 +129,7 @@ def store(weight: NDArray[np.float32], spec: TensorSpec) -> NDArray[np.uint8]:
 
 def load(stored: NDArray[np.uint8], spec: TensorSpec) -> NDArray[np.float32]:
     """Return what `store` wrote as float32."""
-    if spec.dtype == "BF16":
-        return (stored.view("<u2").astype("<u4") << 16).view("<f4").reshape(spec.shape)
-    return stored.view("<f4" if spec.dtype == "F32" else "<f2").astype(np.float32).reshape(spec.shape)
+    return decode(stored, spec.dtype, spec.shape).astype(np.float32)
 
 
 def _tensor_name(source: Checkpoint, update: Update) -> str:
@@ -160,7 +158,8 @@ def _copy_settings(source: Checkpoint, adapter: Adapter, work: Path, dtype: str 
 
 
 def _judge(merged: Difference) -> None:
-    if merged.max_abs_logit > LOGIT_LIMIT:
+    # Written so that an undefined difference (NaN) is refused too.
+    if not merged.max_abs_logit <= LOGIT_LIMIT:
         raise MergeError(
             f"merged and unmerged logits differ by {merged.max_abs_logit:.2e}, at most {LOGIT_LIMIT:.0e} is allowed; "
             "the adapter does not merge exactly, so keep it unmerged or report it"

@@ -38,8 +38,9 @@ def torch_target(folder: Path, threads: int, device: str = "cpu") -> Target:
     """Return a checkpoint, or an adapter upon its base, as a target run by torch in float32."""
     if Adapter.is_adapter(folder):
         adapter = Adapter.open(folder)
-        weights = adapter.find_base().weight_bytes + adapter.weight_bytes
-        subject = Subject("adapter", "adapter", adapter.sha256, weights)
+        base = adapter.find_base()
+        weights = base.weight_bytes + adapter.weight_bytes
+        subject = Subject("adapter", "adapter", adapter.sha256_upon(base.sha256), weights)
     else:
         checkpoint = Checkpoint.open(folder)
         subject = Subject("checkpoint", "checkpoint", checkpoint.sha256, checkpoint.weight_bytes)
