@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..runtime.images import open_image
 from ..runtime.publish import publishing
 from .dataset_manifest import DatasetManifest, describe, load_json
-from .example import JSON, ROLES, DatasetError, Example, ImageRef
+from .example import JSON, ROLES, DatasetError, Example, ImageRef, utf8
 
 EXAMPLES = "examples.jsonl"
 MANIFEST = "manifest.json"
@@ -73,7 +73,7 @@ class Dataset:
             where = f"{rows}:{line}"
             row: object = None
             try:
-                row = load_json(text, where)
+                row = load_json(text, where, "the row")
                 example = Example.from_json(row, where)
                 if example.id in seen:
                     raise DatasetError(f"{where}: id {example.id!r} occurs twice")
@@ -81,7 +81,8 @@ class Dataset:
                 if on_fault is None:
                     raise
                 reason = str(error).removeprefix(f"{where}: ")
-                on_fault(RowFault(EXAMPLES, line, str(row.get("id", "")) if isinstance(row, dict) else "", reason))
+                name = str(row.get("id", "")) if isinstance(row, dict) else ""
+                on_fault(RowFault(EXAMPLES, line, utf8(name), utf8(reason)))
                 continue
             seen.add(example.id)
             examples.append(example)

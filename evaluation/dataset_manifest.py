@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .example import JSON, DatasetError, Example
+from .jsonform import FormError, parse
 
 SCHEMA = "infimed.dataset/1"
 
@@ -46,7 +47,7 @@ class DatasetManifest:
     @classmethod
     def read(cls, path: Path) -> DatasetManifest:
         """Read and check manifest.json."""
-        row = load_json(path.read_bytes(), str(path))
+        row = load_json(path.read_bytes(), str(path), "the file")
         if not isinstance(row, dict) or row.get("schema") != SCHEMA:
             found = row.get("schema") if isinstance(row, dict) else type(row).__name__
             raise DatasetError(f"{path}: schema {found!r} is not {SCHEMA}; import the data again")
@@ -84,11 +85,12 @@ def describe(
     )
 
 
-def load_json(data: str | bytes, where: str) -> Any:
+def load_json(data: str | bytes, where: str, what: str) -> Any:
+    """Return the value of JSON text; `where` and `what` name it in the DatasetError that anything else raises."""
     try:
-        return json.loads(data)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{where}: not JSON ({error})") from None
+        return parse(data, what)
+    except FormError as error:
+        raise DatasetError(f"{where}: {error}") from None
 
 
 def _count(values: Iterable[str]) -> dict[str, int]:

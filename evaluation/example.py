@@ -35,6 +35,11 @@ class DatasetError(InfimedError):
     """A dataset, or one row of it, cannot be used; the message names the file, the line and the field."""
 
 
+def utf8(text: str) -> str:
+    """Return a text that UTF-8 can hold: half a surrogate pair, which JSON can name, becomes a backslash and digits."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 @dataclass(frozen=True)
 class ImageRef:
     """An image of a dataset. path: relative to the dataset's folder, images/<16 hex>.<suffix>. sha256: of the file."""
@@ -192,7 +197,7 @@ def _fault(example: Example) -> str:
 def _json_fault(example: Example) -> str:
     try:
         json.dumps(example.to_json(), allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         return f"it cannot be written as JSON in UTF-8 ({error})"
     return ""
 

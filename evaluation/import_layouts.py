@@ -5,7 +5,6 @@ One row of LAYOUTS per layout. Readers yield drafts and bad rows; what is not ev
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,11 +21,16 @@ from .import_rows import (
     Draft,
     ImageFile,
     answer_of,
+    given,
+    identifier,
+    licence_of,
     named,
     plain_draft,
     required_text,
+    source_of,
     texts,
 )
+from .jsonform import FormError, OutOfForm, parse
 
 Reader = Callable[[Path, Defaults], Iterator["Draft | BadRow"]]
 RowReader = Callable[[Mapping[str, Any], str, int, Path, Defaults, str], Draft]
@@ -49,15 +53,21 @@ def files_of(source: Path, *suffixes: str) -> list[Path]:
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line, row) of a JSONL file. Raises DatasetError with file and line for anything that is not JSON."""
+    """Yield (line, row) of a JSONL file; a row that is JSON but holds NaN or the like is a BadRow.
+
+    Raises DatasetError with file and line for anything that is not JSON.
+    """
     with path.open("rb") as stream:
         for line, text in enumerate(stream, 1):
             if not text.strip():
                 continue
             try:
-                yield line, json.loads(text)
-            except (ValueError, UnicodeDecodeError) as error:
-                raise DatasetError(f"{path}:{line}: not JSON ({error}); the file is malformed") from None
+                row = parse(text, "the row")
+            except OutOfForm as error:
+                row = BadRow(path.name, line, "", str(error))
+            except FormError as error:
+                raise DatasetError(f"{path}:{line}: {error}; the file is malformed") from None
+            yield line, row
 
 
 def split_of(path: Path) -> str:
@@ -86,12 +96,14 @@ def _rows(read_row: RowReader) -> Reader:
 
 def one_row(read_row: RowReader, row: object, path: Path, line: int, defaults: Defaults) -> Draft | BadRow:
     """Return the draft of a row, or why there is none."""
+    if isinstance(row, BadRow):
+        return row
     if not isinstance(row, Mapping):
         return BadRow(path.name, line, "", f"a row is an object, not {type(row).__name__}")
     try:
         return read_row(row, path.name, line, path.parent, defaults, split_of(path))
     except DatasetError as error:
-        return BadRow(path.name, line, str(row.get("id", "")), str(error))
+        return BadRow(path.name, line, f"{row.get('id', '')!s:.200}", str(error))
 
 
 def _read_dataset(source: Path, defaults: Defaults) -> Iterator[Draft | BadRow]:
@@ -100,13 +112,24 @@ def _read_dataset(source: Path, defaults: Defaults) -> Iterator[Draft | BadRow]:
     yield from bad
     for line, row in enumerate(opened.examples, 1):
         parts = tuple(
-            part.text if isinstance(part, TextRef) else ImageFile(path=source / part.path) for part in row.content
+            part.text if isinstance(part, TextRef) else ImageFile(source / part.path, sha256=part.sha256)
+            for part in row.content
         )
         yield Draft(
             EXAMPLES, line, row.id, parts, row.answer, row.options, row.answer_type, row.modality, row.task, row.source,
             row.license, row.group, row.role, row.aliases, row.attributes,
         )  # fmt: skip
 
+
+# The licence of rows that state none, where no one else does: by layout and the exact name of a published file. Another
+# file in the same layout is somebody else's, and says its licence itself or is given one.
+_KNOWN_LICENCES: Mapping[str, Mapping[str, str]] = {
+    "vqa-rad": {"train.jsonl": "CC0-1.0", "test.jsonl": "CC0-1.0"},
+    "pubmedqa": {"pqal_train.jsonl": "MIT", "pqal_test.jsonl": "MIT"},
+    "text-mcq": dict.fromkeys(
+        ("medmcqa.jsonl", "medqa.jsonl", "medxpertqa_text_sampled.jsonl", "mmlu_medical.jsonl"), "MIT"
+    ),
+}
 
 # HEAD images of VQA-RAD are CT or MR and the rows do not say which. These 13 show the closed bright skull of CT; all
 # 315 images were looked at one by one, and no question about the modality of an image contradicts the list.
@@ -137,15 +160,15 @@ def _vqa_rad(row: Mapping[str, Any], file: str, line: int, root: Path, defaults:
     return Draft(
         file=file,
         line=line,
-        id=f"vqa-rad-{row.get('qid')}",
+        id=f"vqa-rad-{identifier(row.get('qid'), 'qid')}",
         parts=(ImageFile(path=path), required_text(row.get("question"), "question")),
         answer=answer,
         options=options,
         answer_type=kind,
         modality=named(modality, MODALITY_NAMES, f"modality of image_organ {organ!r}"),
         task=named(_VQA_RAD_TASKS[first], TASK_NAMES, "task"),
-        source=defaults.source or "vqa-rad",
-        license=defaults.license or "CC0-1.0",
+        source=source_of(row, defaults, "vqa-rad"),
+        license=licence_of(row, defaults, _KNOWN_LICENCES["vqa-rad"].get(file, "")),
         group=image,
         attributes={
             "split": split,
@@ -159,7 +182,7 @@ def _vqa_rad(row: Mapping[str, Any], file: str, line: int, root: Path, defaults:
 
 def _pubmedqa(row: Mapping[str, Any], file: str, line: int, root: Path, defaults: Defaults, split: str) -> Draft:
     contexts = texts(row.get("CONTEXTS"), "CONTEXTS")
-    pmid = required_text(str(row.get("pmid") or ""), "pmid")
+    pmid = identifier(row.get("pmid"), "pmid")
     return Draft(
         file=file,
         line=line,
@@ -170,15 +193,14 @@ def _pubmedqa(row: Mapping[str, Any], file: str, line: int, root: Path, defaults
         answer_type="choice",
         modality="text",
         task="open",
-        source=defaults.source or "pubmedqa",
-        license=defaults.license or "MIT",
+        source=source_of(row, defaults, "pubmedqa"),
+        license=licence_of(row, defaults, _KNOWN_LICENCES["pubmedqa"].get(file, "")),
         group=f"pubmed:{pmid}",
         attributes={"split": split, "year": row.get("YEAR"), "long_answer": row.get("LONG_ANSWER")},
     )
 
 
 _CHOICES = "\nAnswer Choices: "
-_MIT_SUBSETS = ("medmcqa", "medqa", "medxpertqa", "mmlu_medical")
 
 
 def parse_choices(question: str) -> tuple[str, tuple[str, ...]]:
@@ -203,23 +225,23 @@ def _text_mcq(row: Mapping[str, Any], file: str, line: int, root: Path, defaults
     index = ord(label[0]) - ord("A") if len(label) == 1 and re.fullmatch("[A-Z]", label[0]) else -1
     if not 0 <= index < len(options):
         raise DatasetError(f"label {list(label)!r:.60} is not one letter of the {len(options)} options")
-    known = next((name for name in _MIT_SUBSETS if subset.startswith(name)), "")
-    name = str(row.get("id") or f"{line:06d}")
+    known = subset.removesuffix("_text_sampled") if file in _KNOWN_LICENCES["text-mcq"] else subset
+    name = f"{line:06d}" if given(row, "id") is None else identifier(row["id"], "id")
     subject = str(row.get("subject_name") or row.get("subject") or row.get("medical_task") or "")
     kept = ("subject", "subject_name", "topic_name", "medical_task", "body_system", "question_type")
     return Draft(
         file=file,
         line=line,
-        id=f"{known or subset}-{name}",
+        id=f"{known}-{name}",
         parts=(stem,),
         answer=options[index],
         options=options,
         answer_type="choice",
         modality="text",
         task={"anatomy": "anatomy", "diagnosis": "diagnosis"}.get(subject.casefold(), "open"),
-        source=defaults.source or known or subset,
-        license=required_text(defaults.license or ("MIT" if known else ""), "license (--license)"),
-        group=f"{known or subset}:{name}",
+        source=source_of(row, defaults, known),
+        license=licence_of(row, defaults, _KNOWN_LICENCES["text-mcq"].get(file, "")),
+        group=f"{known}:{name}",
         attributes={"split": split or "test", **{key: row[key] for key in kept if row.get(key)}},
     )
 
@@ -281,8 +303,8 @@ def layout_of(source: Path, name: str | None = None) -> Layout:
         return found
     if not source.exists():
         raise DatasetError(f"{source} does not exist; give a folder, a .jsonl or a .parquet file")
-    first: Any = next((row for path in files_of(source, ".jsonl")[:1] for _, row in json_rows(path)), {})
-    keys = frozenset(first) if isinstance(first, dict) else frozenset()
+    rows = (row for path in files_of(source, ".jsonl")[:1] for _, row in json_rows(path))
+    keys: frozenset[str] = frozenset(next((row for row in rows if isinstance(row, Mapping)), {}))
     for layout in LAYOUTS:
         if layout.recognises(source, keys):
             return layout

@@ -41,10 +41,14 @@ TASK_NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image of a row. path: an absolute path inside the source, or empty where `data` holds the bytes."""
+    """An image of a row. path: an absolute path inside the source, or empty where `data` holds the bytes.
+
+    sha256: what the source says the file's bytes hash to; empty where it says nothing.
+    """
 
     path: Path | None = None
     data: bytes = b""
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,37 @@ def required_text(value: object, what: str) -> str:
     return value.strip()
 
 
+def identifier(value: object, what: str) -> str:
+    """Return the name of a row, a patient or a group: a text, or a whole number as tables store it (0 and 0.0 too)."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise DatasetError(f"{what} is a text or a whole number, not {value!r:.60}")
+    return value.strip()
+
+
+def given(row: Mapping[str, Any], *names: str) -> Any:
+    """Return the first of these fields that says anything; None and blank texts say nothing, 0 does."""
+    values = (row.get(name) for name in names)
+    return next(
+        (value for value in values if value is not None and not (isinstance(value, str) and not value.strip())), None
+    )
+
+
+def source_of(row: Mapping[str, Any], defaults: Defaults, known: str = "") -> str:
+    """Return the source: what the row states, else what the user does, else what its file is known to be."""
+    stated = given(row, "source")
+    return required_text(defaults.source or known if stated is None else stated, "source (or --source)")
+
+
+def licence_of(row: Mapping[str, Any], defaults: Defaults, known: str = "") -> str:
+    """Return the licence: what the row states, else what the user does, else the one its file is known to be under."""
+    stated = given(row, "license", "licence")
+    return required_text(defaults.license or known if stated is None else stated, "license (or --license)")
+
+
 def texts(value: object, what: str) -> tuple[str, ...]:
     """Return a list of texts; None and a single text are lists too."""
     if value is None:
@@ -154,21 +189,21 @@ def plain_draft(row: Mapping[str, Any], file: str, line: int, root: Path, defaul
         attributes.setdefault("split", split)
     parts = _plain_parts(row, root)
     images = [part for part in parts if isinstance(part, ImageFile)]
-    modality = row.get("modality") or ("text" if not images else None)
-    name = required_text(row.get("id"), "id") if not isinstance(row.get("id"), int) else str(row["id"])
+    modality = given(row, "modality")
+    group = given(row, "patient", "group")
     return Draft(
         file=file,
         line=line,
-        id=name,
+        id=identifier(row.get("id"), "id"),
         parts=parts,
         answer=answer,
         options=options,
         answer_type=kind,
-        modality=named(modality, MODALITY_NAMES, "modality"),
-        task=named(row.get("task") or "open", TASK_NAMES, "task"),
-        source=required_text(row.get("source") or defaults.source, "source (or --source)"),
-        license=required_text(row.get("license") or row.get("licence") or defaults.license, "license (or --license)"),
-        group=str(row.get("patient") or row.get("group") or ""),
+        modality=named("text" if modality is None and not images else modality, MODALITY_NAMES, "modality"),
+        task=named("open" if given(row, "task") is None else row["task"], TASK_NAMES, "task"),
+        source=source_of(row, defaults),
+        license=licence_of(row, defaults),
+        group="" if group is None else identifier(group, "patient (or group)"),
         role=cast("Role", row.get("role") or ""),
         aliases=texts(row.get("aliases"), "aliases"),
         attributes=attributes,
@@ -199,12 +234,18 @@ def _part(item: object, root: Path) -> ImageFile | str:
 
 def _image(item: object, root: Path) -> ImageFile:
     """A path relative to the source, or the {bytes, path} of Parquet and `datasets`."""
-    if isinstance(item, Mapping) and item.get("bytes"):
-        return ImageFile(data=bytes(item["bytes"]))
+    data = item.get("bytes") if isinstance(item, Mapping) else None
+    if data is not None:
+        if not isinstance(data, bytes):
+            raise DatasetError(f"the bytes of an image are bytes, as Parquet stores them, not {data!r:.60}")
+        return ImageFile(data=data)
     path = item.get("path") if isinstance(item, Mapping) else item
     if not isinstance(path, str) or not path:
         raise DatasetError(f"image is a path relative to its file, not {path!r:.60}")
-    full = (root / path).resolve()
+    try:
+        full = (root / path).resolve()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"image {path!r:.80} is no path of a file ({error})") from None
     if not full.is_relative_to(root.resolve()):
         raise DatasetError(f"image {path!r:.80} lies outside the folder of its file; only files inside are read")
     return ImageFile(path=full)

@@ -5,6 +5,7 @@ Images stay the bytes they are. Knows the fields of the plain form through plain
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,4 +63,6 @@ def _library() -> Any:
     except ImportError:
         raise MissingExtra("train", "datasets") from None
     datasets.disable_progress_bars()
+    # It logs what it then raises; the error is told once.
+    datasets.utils.logging.set_verbosity(logging.CRITICAL)
     return datasets

@@ -15,7 +15,7 @@ from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import sha256_file
 from ..runtime.images import open_image
 from .dataset import Dataset, check_target, image_ref, write_dataset
-from .example import JSON, Content, DatasetError, Example, ImageRef, TextRef
+from .example import JSON, Content, DatasetError, Example, ImageRef, TextRef, utf8
 from .import_layouts import files_of, layout_of
 from .import_rows import BadRow, Defaults, Draft, ImageFile
 
@@ -59,12 +59,12 @@ def import_dataset(
         if not examples:
             first = f"; the first: {refused[0].file}:{refused[0].line}: {refused[0].reason}" if refused else ""
             raise DatasetError(f"{source} has no usable row in layout {found.name} ({len(refused)} refused{first})")
-        details: dict[str, JSON] = {"layout": found.name, "refused": [dict(vars(row)) for row in refused]}
+        details: dict[str, JSON] = {"layout": found.name, "refused": [_told(row) for row in refused]}
         return write_dataset(
             out,
             examples,
             images,
-            name=name or source.resolve().stem,
+            name=name or utf8(source.resolve().stem),
             inputs=_inputs(source),
             details=details,
             notices=_notices(source),
@@ -78,23 +78,33 @@ class _Images(Mapping[str, bytes]):
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
         self._files: dict[str, Path] = {}
-        self._known: dict[Path, ImageRef | str] = {}
+        self._known: dict[ImageFile, ImageRef | str] = {}
 
     def add(self, image: ImageFile) -> ImageRef:
         """Return the reference of an image that decodes. Raises InfimedError with the reason where it does not."""
         if image.path is None:
             return self._checked(image.data, None)
-        if image.path not in self._known:
+        if image not in self._known:
             try:
-                if not image.path.is_file():
-                    raise DatasetError(f"image {image.path.name} is missing")
-                self._known[image.path] = self._checked(image.path.read_bytes(), image.path)
+                self._known[image] = self._read(image, image.path)
             except InfimedError as error:
-                self._known[image.path] = f"image {image.path.name}: {error}"
-        known = self._known[image.path]
+                self._known[image] = f"image {image.path.name:.120}: {error}"
+        known = self._known[image]
         if isinstance(known, str):
             raise DatasetError(known)
         return known
+
+    def _read(self, image: ImageFile, path: Path) -> ImageRef:
+        try:
+            if not path.is_file():
+                raise DatasetError("it is missing")
+            data = path.read_bytes()
+        except (OSError, ValueError) as error:
+            raise DatasetError(f"it cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        ref = self._checked(data, path)
+        if image.sha256 not in ("", ref.sha256):
+            raise DatasetError("it changed after its dataset was written")
+        return ref
 
     def _checked(self, data: bytes, path: Path | None) -> ImageRef:
         ref = image_ref(data)
@@ -143,6 +153,10 @@ def _example(draft: Draft, images: _Images, ids: set[str]) -> Example | BadRow:
         return BadRow(draft.file, draft.line, draft.id, str(error).removeprefix(f"example {draft.id!r}: "))
 
 
+def _told(row: BadRow) -> dict[str, JSON]:
+    return {"file": utf8(row.file), "line": row.line, "id": utf8(row.id), "reason": utf8(row.reason)}
+
+
 def _inputs(source: Path) -> dict[str, str]:
     files = (
         files_of(source, ".jsonl", ".parquet")
@@ -152,7 +166,7 @@ def _inputs(source: Path) -> dict[str, str]:
         )
     )
     root = source.parent if source.is_file() else source
-    return {path.relative_to(root).as_posix(): sha256_file(path) for path in files}
+    return {utf8(path.relative_to(root).as_posix()): sha256_file(path) for path in files}
 
 
 def _notices(source: Path) -> dict[str, bytes]:

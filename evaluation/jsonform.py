@@ -24,6 +24,10 @@ class FormError(InfimedError):
     """A JSON value that is not what its type says."""
 
 
+class OutOfForm(FormError):
+    """JSON text that is whole but holds what no value may be: NaN, thousands of digits, hundreds of brackets."""
+
+
 def to_json(value: Any) -> Any:
     """Return the JSON form of a value: fields by name, tuples as lists. Raises FormError on NaN or infinity."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -37,16 +41,18 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def parse(data: bytes, where: str = "value") -> Any:
-    """Return the value of JSON text. Raises FormError for anything else, NaN and infinity included."""
+def parse(data: bytes | str, where: str = "value") -> Any:
+    """Return the value of JSON text. Raises OutOfForm for NaN, infinity and the like, FormError for anything else."""
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no number")
 
     try:
         return json.loads(data, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise FormError(f"{where} is not JSON ({' '.join(str(error).split())})") from None
+    except (ValueError, RecursionError) as error:
+        raise OutOfForm(f"{where} is not JSON ({' '.join(str(error).split())})") from None
 
 
 def from_json(kind: type[T], value: Any, where: str = "value") -> T:

@@ -96,7 +96,7 @@ def test_bad_rows_are_refused_with_file_line_and_reason_and_the_rest_goes_on(fol
     bad = {
         "image broken.jpg: the image cannot be read": plain(10, image="images/broken.jpg"),
         "image empty.jpg: not an image file of a known kind .* it is empty": plain(11, image="images/empty.jpg"),
-        "image none.jpg is missing": plain(12, image="images/none.jpg"),
+        "image none.jpg: it is missing": plain(12, image="images/none.jpg"),
         "lies outside the folder": plain(13, image="../outside.jpg"),
         "modality 'pet' is unknown": plain(14, modality="pet"),
         "options repeat": plain(15, image="images/0.jpg", options=["a", "A", "b"], answer="b"),
@@ -121,7 +121,7 @@ def test_a_malformed_file_is_refused_with_its_line(folder: Path, tmp_path: Path)
     jsonl(folder / "records.jsonl", [plain(0)])
     with (folder / "records.jsonl").open("a") as stream:
         stream.write('{"id": "r1", \n')
-    with pytest.raises(DatasetError, match=r"records\.jsonl:2: not JSON"):
+    with pytest.raises(DatasetError, match=r"records\.jsonl:2: the row is not JSON"):
         import_dataset(folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
