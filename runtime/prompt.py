@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from .. import InfimedError
 from .families import Family, family_of
-from .messages import ImagePart, Message, TextPart
+from .messages import ROLES, ImagePart, Message, TextPart
 from .positions import mrope_positions
 from .preprocessing import Grid, PixelRules, grid_of, resize
 
@@ -40,8 +41,8 @@ class PromptError(InfimedError):
 class PreparedImage:
     """An image at its final size and its place in the prompt.
 
-    key: hash of the original image and of the rules that prepared it. rgb: (height, width, 3), uint8, final size.
-    start: index of its first image token. tokens: how many follow from there.
+    key: hash of the image before resizing; an engine has one set of pixel rules, so there equal keys are equal pixels.
+    rgb: (height, width, 3), uint8, final size. start: index of its first image token. tokens: how many follow.
     """
 
     key: str
@@ -110,7 +111,7 @@ class Prompter:
         template_file = folder / "chat_template.jinja"
         template = tokenizer_config.get("chat_template")
         if template_file.is_file():
-            template = template_file.read_text("utf-8")
+            template = _read_text(template_file)
         if not isinstance(template, str):
             raise PromptError(f"{folder} has no chat template; chat_template.jinja must hold it")
         tokenizer_file = folder / "tokenizer.json"
@@ -118,13 +119,15 @@ class Prompter:
             raise PromptError(f"{tokenizer_file} is missing; infimed reads tokenizers in that form only")
         ends: list[int] = []
         if (folder / "generation_config.json").is_file():
-            named = read_json(folder / "generation_config.json").get("eos_token_id") or []
-            ends = [named] if isinstance(named, int) else [int(value) for value in named]
+            named = read_json(folder / "generation_config.json").get("eos_token_id")
+            ends = named if isinstance(named, list) else [] if named is None else [named]
+            if wrong := [value for value in ends if not isinstance(value, int) or isinstance(value, bool)]:
+                raise PromptError(f"generation_config.json: eos_token_id holds {wrong[0]!r}; numbers are needed")
         values = {key: _token_text(tokenizer_config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
         return cls(
             family=family_of(config),
             rules=PixelRules.from_json(read_json(folder / "preprocessor_config.json")),
-            tokenizer_json=tokenizer_file.read_text("utf-8"),
+            tokenizer_json=_read_text(tokenizer_file),
             template=template,
             template_values=values,
             extra_end_ids=ends,
@@ -147,11 +150,20 @@ class Prompter:
         """Return how the vocabulary writes one token, control tokens included."""
         return str(self._tokenizer.decode([token_id], skip_special_tokens=False))
 
+    def check_text(self, text: str) -> None:
+        """Raise PromptError for a text that holds a control token or what UTF-8 cannot hold."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            wrong = f"U+{ord(text[error.start]):04X}"
+            raise PromptError(f"the text holds {wrong}, which is no character; give it in UTF-8") from None
+        for control in self._control:
+            if control in text:
+                raise PromptError(f"the text holds the control token {control}; remove it")
+
     def render(self, messages: Sequence[Message], reply_follows: bool = True) -> str:
         """Return the text of the chat template, one image token per image. Raises PromptError."""
-        turns = [
-            {"role": message.role, "content": [self._content(part) for part in message.parts]} for message in messages
-        ]
+        turns = [self._turn(message) for message in messages]
         try:
             return str(
                 self._template.render(messages=turns, add_generation_prompt=reply_follows, **self._template_values)
@@ -186,13 +198,19 @@ class Prompter:
         cuts = {image.start + image.tokens for image in images} | set(ends)
         return Prompt(token_ids, positions, next_position, tuple(images), tuple(sorted(cuts - {0, len(token_ids)})))
 
-    def _content(self, part: TextPart | ImagePart) -> dict[str, str]:
-        if isinstance(part, ImagePart):
-            return {"type": "image"}
-        for control in self._control:
-            if control in part.text:
-                raise PromptError(f"the text holds the control token {control}; remove it")
-        return {"type": "text", "text": part.text}
+    def _turn(self, message: Message) -> dict[str, Any]:
+        """Return a message as templates take it."""
+        if message.role not in ROLES:
+            raise PromptError(f"a message is from {message.role!r}; one of {', '.join(ROLES)} is needed")
+        # A template writes adjacent texts one after the other: no part holds what they spell together.
+        for is_image, run in groupby(message.parts, lambda part: isinstance(part, ImagePart)):
+            if not is_image:
+                self.check_text("".join(part.text for part in run if isinstance(part, TextPart)))
+        content = [
+            {"type": "image"} if isinstance(part, ImagePart) else {"type": "text", "text": part.text}
+            for part in message.parts
+        ]
+        return {"role": message.role, "content": content}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -206,8 +224,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as error:
+        raise PromptError(f"{path} cannot be read ({error}); a checkpoint needs it") from None
+
+
 def _token_text(value: Any) -> str | None:
-    return value.get("content") if isinstance(value, dict) else value
+    text = value.get("content") if isinstance(value, dict) else value
+    if text is not None and not isinstance(text, str):
+        raise PromptError(f"tokenizer_config.json names {text!r} as a token; a text is needed")
+    return text
 
 
 def _compile(template: str) -> Any:
