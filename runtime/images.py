@@ -10,17 +10,21 @@ import io
 import os
 import warnings
 from pathlib import Path
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import InfimedError
 
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
 MAX_BYTES = 64 * 2**20
 MAX_PIXELS = 64 * 10**6
 MAX_ASPECT = 200
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP")
+_TIFF_BITS = 258  # BitsPerSample
 _EIGHT_BIT_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 
 Source = Union[str, "os.PathLike[str]", bytes]
@@ -48,7 +52,7 @@ def open_image(source: Source) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                _check_header(name, image.size, image.mode, getattr(image, "n_frames", 1))
+                _check_header(name, image)
                 image.load()
                 upright = ImageOps.exif_transpose(image)
     except InfimedError:
@@ -76,13 +80,25 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"{path} cannot be opened ({error.strerror}); check the path and its permissions") from None
 
 
-def _check_header(name: str, size: tuple[int, int], mode: str, frames: int) -> None:
-    width, height = size
+def _check_header(name: str, image: ImageFile) -> None:
+    width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError(f"{name} is {width} x {height}, more than {MAX_PIXELS:,} pixels; reduce it first")
     if max(width, height) >= MAX_ASPECT * min(width, height):
         raise ImageError(f"{name} is {width} x {height}; sides must differ by less than {MAX_ASPECT} to 1")
-    if frames > 1:
+    if (frames := getattr(image, "n_frames", 1)) > 1:
         raise ImageError(f"{name} holds {frames} frames; give one frame")
-    if mode not in _EIGHT_BIT_MODES:
-        raise ImageError(f"{name} has pixels of mode {mode} (more than 8 bits); window it to 8 bits first")
+    if image.mode.startswith(("I", "F")) or _stored_bits(image) > 8:
+        raise ImageError(f"{name} has pixels of more than 8 bits (mode {image.mode}); window it to 8 bits first")
+    if image.mode not in _EIGHT_BIT_MODES:
+        raise ImageError(f"{name} has colours of mode {image.mode}; save it as grey or RGB first")
+
+
+def _stored_bits(image: ImageFile) -> int:
+    """Return how many bits a channel has in the file: Pillow opens 16-bit colours as 8-bit ones, without their rest."""
+    if image.format == "PNG" and image.tile:
+        return 16 if ";16" in str(image.tile[0][3]) else 8
+    if image.format == "TIFF":
+        stated = getattr(image, "tag_v2", {}).get(_TIFF_BITS, 1)
+        return int(max(stated if isinstance(stated, tuple) else (stated,)))
+    return 8

@@ -60,12 +60,65 @@ def test_sixteen_bit_pixels_are_refused_not_clipped() -> None:
         open_image(encoded(image, "PNG"))
 
 
-def huge_png(width: int, height: int) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+@pytest.mark.parametrize(("channels", "kind"), [(1, 0), (3, 2), (2, 4), (4, 6)])
+def test_sixteen_bit_colours_are_refused_not_cut(channels: int, kind: int) -> None:
+    # Pillow opens all but grey of these in an 8-bit mode, and drops the lower byte.
+    rows = b"".join(b"\0" + row.tobytes() for row in np.full((30, 30, channels), 0x01F0, dtype=">u2"))
+    with pytest.raises(ImageError, match="more than 8 bits"):
+        open_image(png(30, 30, 16, kind, zlib.compress(rows)))
+    assert open_image(png(30, 30, 8, 2, zlib.compress((b"\0" + bytes(90)) * 30))).max() == 0
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("bits", [8, 12, 16, 32])
+def test_tiff_colours_of_more_than_eight_bits_are_refused(channels: int, bits: int) -> None:
+    data = tiff(bits, channels, bytes(30 * 30 * channels * 4))
+    if bits == 8:
+        assert open_image(data).shape == (30, 30, 3)
+        return
+    with pytest.raises(ImageError, match=r"more than 8 bits|not one of"):  # Pillow itself refuses some
+        open_image(data)
+    if bits == 16:
+        with pytest.raises(ImageError, match="more than 8 bits"):
+            open_image(data)
+
+
+def test_colours_that_are_not_rgb_are_refused_for_what_they_are() -> None:
+    with pytest.raises(ImageError, match="mode LAB; save it as grey or RGB"):
+        open_image(tiff(8, 3, bytes(30 * 30 * 3), colours=8))
+
+
+def tiff(bits: int, channels: int, data: bytes, colours: int | None = None) -> bytes:
+    """Return a TIFF file of 30 x 30 pixels. colours: tag 262, by the number of channels if None."""
+    colours = (1 if channels == 1 else 2) if colours is None else colours
+    extra = {338: (3, [2])} if channels == 4 else {}
+    tags = {
+        **{256: (4, [30]), 257: (4, [30]), 258: (3, [bits] * channels), 259: (3, [1]), 262: (3, [colours])},
+        **{273: (4, [0]), 277: (3, [channels]), 278: (4, [30]), 279: (4, [len(data)]), **extra},
+    }
+    behind = 8 + 2 + 12 * len(tags) + 4
+    tags[273] = (4, [behind + 2 * channels])
+    entries = b""
+    for tag, (type_, values) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}{'H' if type_ == 3 else 'I'}", *values).ljust(4, b"\0")
+        entries += struct.pack("<HHI", tag, type_, len(values))
+        entries += packed if len(packed) == 4 else struct.pack("<I", behind)
+    samples = struct.pack(f"<{channels}H", *[bits] * channels)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + samples + data
+
+
+def png(width: int, height: int, bits: int, kind: int, pixels: bytes) -> bytes:
+    """Return a PNG file. kind: its colour type. pixels: the compressed rows."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def huge_png(width: int, height: int) -> bytes:
+    return png(width, height, 8, 2, zlib.compress(b""))
 
 
 @pytest.mark.parametrize(
