@@ -28,7 +28,7 @@ class TextPart:
 class ImagePart:
     """An upright RGB image before any resizing.
 
-    rgb: (height, width, 3), uint8.
+    rgb: (height, width, 3), uint8; a copy that cannot be written to, unless the array given is such already.
     """
 
     rgb: NDArray[np.uint8]
@@ -36,6 +36,13 @@ class ImagePart:
     def __post_init__(self) -> None:
         if self.rgb.dtype != np.uint8 or self.rgb.ndim != 3 or self.rgb.shape[2] != 3:
             raise ValueError(f"an image is uint8 (height, width, 3), not {self.rgb.dtype} {self.rgb.shape}")
+        if _writable(self.rgb):
+            frozen = self.rgb.copy()
+            frozen.setflags(write=False)
+            object.__setattr__(self, "rgb", frozen)
+
+    def __reduce__(self) -> tuple[type[ImagePart], tuple[NDArray[np.uint8]]]:
+        return ImagePart, (self.rgb,)
 
     @cached_property
     def key(self) -> str:
@@ -49,6 +56,16 @@ class ImagePart:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+def _writable(array: NDArray[np.uint8]) -> bool:
+    """Return whether anybody can still change the values, through this array or through one that it is a view of."""
+    link: object = array
+    while isinstance(link, np.ndarray):
+        if link.flags.writeable:
+            return True
+        link = link.base
+    return not isinstance(link, (bytes, type(None)))
 
 
 Part = TextPart | ImagePart
