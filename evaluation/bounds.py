@@ -2,8 +2,9 @@
 
 Questions on one image share its luck, so a bound per item errs far more often than it says. Two rules, chosen by the
 number K of clusters that hold a discordant item (docs/drift.md states them with the error rates we measured):
-few (K <= 5): minus the Clopper-Pearson limit of the share of clusters with a harmful item, out of items / m clusters;
-score (K > 5): Tango's score bound with counts divided by D (t / z)^2, D the design effect, t Student's point.
+few (K <= 5): minus the largest loss that so few harmful clusters could hide, whichever clusters carry the risk;
+score (K > 5): Tango's score bound with counts divided by D (t / z)^2, D the design effect, t Student's point; and never
+above the difference seen minus the loss that no harmful cluster at all could hide.
 The upper bound mirrors the lower one with harmful and healing exchanged. Everything is vectorised over draws, so
 that the simulation runs the very code that judges. Knows no runs and no verdicts.
 """
@@ -19,7 +20,6 @@ from .intervals import Reals, clopper_pearson_upper, special, tango_score
 
 FEW_CLUSTERS = 5
 SHRINKAGE_CLUSTERS = 4.0  # w = 4 / (K_e + 4): how much of the design effect is taken from the cluster sizes alone
-LARGE_CLUSTER_SHARE = 0.05  # one cluster with more of the items than this: the error rate was seen to rise to 6.7 %
 _STEPS = 48  # halvings of [-1, 1]: the bound is within 1e-14
 
 
@@ -30,7 +30,7 @@ class PairedClusters:
     harmful: right before, wrong after. healing: the opposite. clusters_discordant: clusters with any such item (K).
     effective_discordant: K_e = (sum h)^2 / sum h^2 over the clusters' numbers h of discordant items. mean_size: the
     size of the cluster that a random item lies in, sum(size^2) / items. design_effect: D0, at least 1.
-    largest_share: the share of all items that lies in the largest cluster.
+    held: the share of all items in the j largest clusters, j = 1 to clusters; not over draws.
     """
 
     items: Reals
@@ -43,7 +43,12 @@ class PairedClusters:
     effective_discordant: Reals
     mean_size: Reals
     design_effect: Reals
-    largest_share: Reals
+    held: Reals
+
+    @property
+    def largest_share(self) -> float:
+        """The share of all items that lies in the largest cluster."""
+        return float(self.held[0])
 
     @property
     def delta(self) -> Reals:
@@ -60,7 +65,7 @@ class PairedClusters:
         """Exchange harmful and healing: the same comparison seen from the other run."""
         return PairedClusters(
             self.items, self.clusters, self.healing, self.harmful, self.clusters_discordant, self.clusters_healing,
-            self.clusters_harmful, self.effective_discordant, self.mean_size, self.design_effect, self.largest_share,
+            self.clusters_harmful, self.effective_discordant, self.mean_size, self.design_effect, self.held,
         )  # fmt: skip
 
 
@@ -90,7 +95,7 @@ def from_counts(harmful: ArrayLike, healing: ArrayLike, sizes: ArrayLike) -> Pai
         effective_discordant=effective,
         mean_size=np.broadcast_to((size**2).sum() / items, mean.shape).copy(),
         design_effect=design,
-        largest_share=np.broadcast_to(size.max() / items, mean.shape).copy(),
+        held=np.cumsum(np.sort(size)[::-1]) / items,
     )
 
 
@@ -107,31 +112,42 @@ def paired_clusters(before: ArrayLike, after: ArrayLike, clusters: ArrayLike) ->
     return from_counts(per_cluster(first & ~second), per_cluster(second & ~first), np.bincount(index))
 
 
-def lower_bound(pairs: PairedClusters, alpha: ArrayLike) -> Reals:
-    """Return the one-sided lower bound of the difference at level 1 - alpha."""
+def hidden_loss(held: Reals, alpha: float, harmful: ArrayLike = 0, copies: float = 1.0) -> Reals:
+    """Return the largest loss, as a share of items, that harms at most `harmful` clusters with a chance of alpha.
+
+    The limit of Clopper and Pearson for clusters of any sizes: max over j of held_j times their limit of harmful in j
+    clusters, as if the j largest alone were at risk. For clusters of one size it is their limit itself. copies: the
+    same sizes this many times over.
+    """
+    count = np.arange(1, len(held) + 1) * copies
+    seen = np.asarray(harmful, dtype=np.float64)
+    levels, index = np.unique(seen, return_inverse=True)
+    worst = [float((held * clopper_pearson_upper(level, count, alpha)).max()) for level in levels]
+    return np.asarray(np.array(worst)[index].reshape(seen.shape))
+
+
+def lower_bound(pairs: PairedClusters, alpha: float) -> Reals:
+    """Return the one-sided lower bound of the difference at level 1 - alpha; it never lies above the difference."""
     low, high = np.full(pairs.items.shape, -1.0), np.full(pairs.items.shape, 1.0)
-    point = special().stdtrit(np.maximum(pairs.effective_discordant, 1.0), 1 - np.asarray(alpha))
+    point = special().stdtrit(np.maximum(pairs.effective_discordant, 1.0), 1 - alpha)
     for _ in range(_STEPS):
         middle = (low + high) / 2
         above = _studentised(pairs, middle) > point
         low, high = np.where(above, middle, low), np.where(above, high, middle)
-    shares = clopper_pearson_upper(pairs.clusters_harmful, pairs.items / pairs.mean_size, float(np.max(alpha)))
-    return np.where(pairs.clusters_discordant <= FEW_CLUSTERS, -shares, (low + high) / 2)
+    by_score = np.minimum((low + high) / 2, pairs.delta - hidden_loss(pairs.held, alpha))
+    return np.where(_few(pairs), -_loss_by_clusters(pairs, alpha), by_score)
 
 
-def upper_bound(pairs: PairedClusters, alpha: ArrayLike) -> Reals:
-    """Return the one-sided upper bound of the difference at level 1 - alpha."""
+def upper_bound(pairs: PairedClusters, alpha: float) -> Reals:
+    """Return the one-sided upper bound of the difference at level 1 - alpha; it never lies below the difference."""
     return -lower_bound(pairs.mirrored(), alpha)
 
 
 def is_above(pairs: PairedClusters, delta: float, alpha: float) -> NDArray[np.bool_]:
     """Return whether the lower bound lies above `delta`, without searching for the bound itself."""
     point = special().stdtrit(np.maximum(pairs.effective_discordant, 1.0), 1 - alpha)
-    by_score = _studentised(pairs, delta) > point
-    few = pairs.clusters_discordant <= FEW_CLUSTERS
-    shares = np.ones(pairs.items.shape)
-    shares[few] = clopper_pearson_upper(pairs.clusters_harmful[few], (pairs.items / pairs.mean_size)[few], alpha)
-    return np.asarray(np.where(few, -shares > delta, by_score))
+    by_score = (_studentised(pairs, delta) > point) & (pairs.delta - hidden_loss(pairs.held, alpha) > delta)
+    return np.asarray(np.where(_few(pairs), -_loss_by_clusters(pairs, alpha) > delta, by_score))
 
 
 def is_below(pairs: PairedClusters, delta: float, alpha: float) -> NDArray[np.bool_]:
@@ -146,7 +162,22 @@ def p_below(pairs: PairedClusters, margin: float) -> Reals:
     """
     mirror = pairs.mirrored()
     p = special().stdtr(np.maximum(mirror.effective_discordant, 1.0), -_studentised(mirror, margin))
-    return np.where(pairs.clusters_discordant <= FEW_CLUSTERS, 1.0, p)
+    gap = np.maximum(-margin - pairs.delta, 0.0)[..., None]
+    hidden = np.maximum(1 - gap / pairs.held, 0.0) ** np.arange(1, len(pairs.held) + 1)
+    return np.where(_few(pairs), 1.0, np.maximum(p, hidden.max(-1)))
+
+
+def _few(pairs: PairedClusters) -> NDArray[np.bool_]:
+    return np.asarray(pairs.clusters_discordant <= FEW_CLUSTERS)
+
+
+def _loss_by_clusters(pairs: PairedClusters, alpha: float) -> Reals:
+    """Return the loss that the harmful clusters leave possible, where few are discordant; elsewhere 1."""
+    few = _few(pairs)
+    loss = np.ones(few.shape)
+    if few.any():
+        loss[few] = hidden_loss(pairs.held, alpha, pairs.clusters_harmful[few])
+    return loss
 
 
 def _studentised(pairs: PairedClusters, delta: ArrayLike) -> Reals:

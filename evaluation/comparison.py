@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .bounds import LARGE_CLUSTER_SHARE, PairedClusters, from_counts, lower_bound, p_below, paired_clusters, upper_bound
-from .drift_report import Comparison, Competence, Divergence, Margins, Share
+from .bounds import PairedClusters, from_counts, hidden_loss, lower_bound, p_below, paired_clusters, upper_bound
+from .drift_report import Comparison, Competence, Divergence, Share
 from .intervals import mcnemar_exact, special, tango_bound, wilson
 from .prediction import Prediction
 from .scoring import normalise
@@ -33,15 +33,14 @@ def compare(
     level: Sequence[Prediction],
     priors: Mapping[str, Flags] | str,
     margin: float,
-    margins: Margins,
 ) -> Comparison:
     """Return one comparison on the same items. priors: outcomes by name, or why they are missing."""
     before, after = outcomes(reference), outcomes(level)
     pairs = paired_clusters(before, after, clusters)
     lead, competence = _competence(before, priors, clusters)
     code = int(verdict_codes(pairs, lead, margin))
-    harmful, healing, z = int(pairs.harmful), int(pairs.healing), float(special().ndtri(1 - margins.alpha))
-    lower, upper = float(lower_bound(pairs, margins.alpha)), float(upper_bound(pairs, margins.alpha))
+    harmful, healing, z = int(pairs.harmful), int(pairs.healing), float(special().ndtri(1 - ALPHA))
+    lower, upper = float(lower_bound(pairs, ALPHA)), float(upper_bound(pairs, ALPHA))
     cells = {(row.modality, row.task) for row in items}
     modality, task = cells.pop() if len(cells) == 1 else ("", "")
     return Comparison(
@@ -63,12 +62,12 @@ def compare(
         mcnemar_p=mcnemar_exact(harmful, healing),
         design_effect=float(pairs.design_effect),
         discordant_clusters=int(pairs.clusters_discordant),
-        largest_cluster_share=float(pairs.largest_share),
+        largest_cluster_share=pairs.largest_share,
         divergence=_divergence(reference, level),
         competence=competence,
         verdict=VERDICTS[code],
-        reason=_reason(code, lower, upper, margin, competence, float(pairs.largest_share)),
-        items_to_settle=_settling(pairs, lead, lower, margin, margins.alpha) if code == NOT_ENOUGH else None,
+        reason=_reason(code, lower, upper, margin, competence, pairs),
+        items_to_settle=_settling(pairs, lead, lower, margin) if code == NOT_ENOUGH else None,
         p_worse=float(p_below(pairs, margin)),
     )
 
@@ -89,12 +88,10 @@ def _competence(
     )
 
 
-def _settling(
-    pairs: PairedClusters, lead: PairedClusters | None, lower: float, margin: float, alpha: float
-) -> int | None:
+def _settling(pairs: PairedClusters, lead: PairedClusters | None, lower: float, margin: float) -> int | None:
     """Return the items that would settle an open verdict: by the margin, and by the lead that a PASS asks for."""
     if lower <= -margin or lead is None:
-        by_margin = items_to_settle(pairs, margin, alpha)
+        by_margin = items_to_settle(pairs, margin, ALPHA)
         if by_margin is None or float(pairs.delta) <= -margin or lead is None:
             return by_margin
         if float(lower_bound(lead, ALPHA_PASS_COMPETENCE)) > 0:
@@ -104,16 +101,18 @@ def _settling(
     return items_to_settle(lead, 0.0, ALPHA_PASS_COMPETENCE)
 
 
-def _reason(code: int, lower: float, upper: float, margin: float, competence: Competence, largest: float) -> str:
+def _reason(code: int, lower: float, upper: float, margin: float, competence: Competence, pairs: PairedClusters) -> str:
     """Return one sentence that says why the verdict is what it is."""
     if competence.missing:
         return competence.missing
-    warning = (
-        f"; one cluster holds {largest:.0%} of the items, so bounds may err more"
-        if largest > LARGE_CLUSTER_SHARE
-        else ""
-    )
     kind = VERDICTS[code]
+    hidden, warning = float(hidden_loss(pairs.held, ALPHA)), ""
+    if pairs.largest_share >= margin:
+        warning = (
+            f"; one cluster holds {pairs.largest_share:.0%} of the items: harm to it alone would exceed the margin"
+        )
+    elif kind == "NOT ENOUGH ITEMS" and hidden >= margin:
+        warning = f"; clusters of these sizes could hide a loss of {_points(hidden, False)} with no harm seen"
     if kind == "REFERENCE NOT COMPETENT":
         return (
             f"the reference leads the {competence.prior} by {_points(competence.lead)}, "
@@ -134,7 +133,7 @@ def _reason(code: int, lower: float, upper: float, margin: float, competence: Co
 
 def _points(value: float, signed: bool = True) -> str:
     if not signed:
-        return f"{100 * value:g} point{'' if value == 0.01 else 's'}"
+        return f"{100 * value:.3g} point{'' if value == 0.01 else 's'}"
     return f"{100 * value:+.1f} points".replace("-", "\u2212")
 
 
@@ -168,10 +167,15 @@ def accuracy(rows: Sequence[Prediction]) -> Share:
 
 
 def share(right: Flags, clusters: NDArray[np.str_]) -> Share:
-    """Return a share of right answers with Wilson's 95 % interval on items / design effect."""
+    """Return a share of right answers with Wilson's 95 % interval on items / D.
+
+    D: the design effect of bounds.py, drawn towards the mean size where few clusters hold the rarer outcome: patients
+    that are all alike say little of the next one.
+    """
     labels, index = np.unique(clusters, return_inverse=True)
     counts = np.bincount(index, weights=right.astype(np.float64), minlength=len(labels))
-    design = float(from_counts(np.zeros(len(labels)), counts, np.bincount(index)).design_effect)
+    sizes = np.bincount(index)
+    design = max(float(from_counts(np.zeros(len(labels)), part, sizes).inflation) for part in (counts, sizes - counts))
     correct, items = int(right.sum()), len(right)
     interval = wilson(correct / design, items / design)
     return Share(correct, items, interval.lower, interval.upper)

@@ -22,7 +22,7 @@ from .knowledge import knowledge
 from .predict import GREY_SUFFIX
 from .prediction import Prediction, Run, complete_runs, items_digest, read_run
 from .prior import PRIOR
-from .verdict import holm
+from .verdict import ALPHA, holm
 
 CHECKPOINT, ADAPTER = "checkpoint", "adapter"
 MAJORITY, GREY_IMAGE = "majority answer", "grey image"
@@ -101,24 +101,24 @@ def _level(
     margins: Margins,
 ) -> LevelDrift:
     before, after = _in_order(reference), _in_order(level)
-    overall = compare(items.rows, items.clusters, before, after, priors, margins.overall, margins)
+    overall = compare(items.rows, items.clusters, before, after, priors, margins.overall)
     overall = dataclasses.replace(overall, modality="", task="")
     rows = []
     for index in cells.values():
         if len(index) >= margins.cell_items:
             here = priors if isinstance(priors, str) else {name: flags[index] for name, flags in priors.items()}
             picked = [[run[i] for i in index] for run in (items.rows, before, after)]
-            rows.append(compare(picked[0], items.clusters[index], picked[1], picked[2], here, margins.cell, margins))
+            rows.append(compare(picked[0], items.clusters[index], picked[1], picked[2], here, margins.cell))
     return LevelDrift(
         facts=_facts(level),
         reference=reference.name,
         overall=overall,
-        cells=_named(rows, margins.alpha),
+        cells=_named(rows),
         no_cell_worse=bool(rows) and all(row.verdict == "PASS" for row in rows),
     )
 
 
-def _named(rows: Sequence[Comparison], alpha: float) -> tuple[Comparison, ...]:
+def _named(rows: Sequence[Comparison]) -> tuple[Comparison, ...]:
     """Adjust the cells' p-values over the competent cells by Holm: the family in which cells are named worse."""
     judged = [row for row in rows if row.verdict != "REFERENCE NOT COMPETENT"]
     cells = [(row.modality, row.task) for row in judged]
@@ -126,7 +126,7 @@ def _named(rows: Sequence[Comparison], alpha: float) -> tuple[Comparison, ...]:
     named = []
     for row in rows:
         p = adjusted.get((row.modality, row.task))
-        named.append(dataclasses.replace(row, p_worse_holm=p, named_worse=p is not None and p <= alpha))
+        named.append(dataclasses.replace(row, p_worse_holm=p, named_worse=p is not None and p <= ALPHA))
     return tuple(named)
 
 

@@ -25,17 +25,16 @@ class ReportError(InfimedError):
 
 @dataclass(frozen=True)
 class Margins:
-    """The loss of accuracy, 0..1, that is still acceptable: over all items, and in one cell. alpha: one-sided."""
+    """The loss of accuracy, 0..1, that is still acceptable: over all items, and in one cell of `cell_items` or more."""
 
     overall: float = 0.02
     cell: float = 0.05
-    alpha: float = 0.05
     cell_items: int = 20
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share of right answers with Wilson's 95 % interval on items / design effect."""
+    """A share of right answers with Wilson's 95 % interval on items / D, the design effect."""
 
     correct: int
     items: int

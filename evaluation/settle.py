@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .bounds import FEW_CLUSTERS, PairedClusters
+from .bounds import FEW_CLUSTERS, PairedClusters, hidden_loss
 from .intervals import Reals, clopper_pearson_upper, special, tango_score
 
 POWER = 0.8
@@ -51,6 +51,7 @@ def _settled(b: Reals, c: Reals, items: int, margin: float, side: Side, alpha: f
     values, index = np.unique(discordant, return_inverse=True)
     point = special().stdtrit(np.maximum(values, 1.0), 1 - alpha)[index]
     by_score = np.asarray(tango_score(b, c, float(items), -margin) > point)
+    by_score &= (c - b) / items + np.expm1(math.log(alpha) / items) > -margin
     few = discordant <= FEW_CLUSTERS
     by_score[few] = clopper_pearson_upper(b[few], float(items), alpha) < margin
     return by_score
@@ -92,15 +93,39 @@ def items_to_settle(pairs: PairedClusters, margin: float, alpha: float = 0.05) -
     per_unit = float(pairs.inflation)
     harmful, healing = float(pairs.harmful) / items, float(pairs.healing) / items
     if float(pairs.clusters_discordant) <= FEW_CLUSTERS:
-        # here whole clusters are counted, so they are the independent units
-        units, per_unit = items / float(pairs.mean_size), float(pairs.mean_size)
+        # here whole clusters are counted: as many units as clusters of one size that could hide as much
+        units = math.log(alpha) / math.log1p(-float(hidden_loss(pairs.held, alpha)))
+        per_unit = items / units
         harmful, healing = float(pairs.clusters_harmful) / units, float(pairs.clusters_healing) / units
         if harmful + healing > 1:
             return None
     independent = items_needed(round(harmful, 6), round(healing, 6), margin, alpha)
-    if independent is None:
+    unhidden = _items_that_hide_less(pairs, margin, alpha)
+    if independent is None or unhidden is None:
         return None
-    return max(math.ceil(independent * per_unit), round(items) + 1)
+    return max(math.ceil(independent * per_unit), unhidden, round(items) + 1)
+
+
+def _items_that_hide_less(pairs: PairedClusters, margin: float, alpha: float) -> int | None:
+    """Return how many items, clustered like these, hide less than what lies between the difference and the margin."""
+    items, delta = float(pairs.items), float(pairs.delta)
+    few = float(pairs.clusters_discordant) <= FEW_CLUSTERS
+    variance = 0.0 if few else (float(pairs.harmful + pairs.healing) / items - delta**2) * float(pairs.inflation)
+    reach = float(special().ndtri(POWER)) * math.sqrt(max(variance, 0.0) / items)
+    most = MOST_ITEMS / items
+
+    def enough(copies: float) -> bool:
+        return float(hidden_loss(pairs.held, alpha, copies=copies)) + reach / math.sqrt(copies) < abs(delta + margin)
+
+    low, high = 1.0, 1.0
+    while not enough(high):
+        low, high = high, 2 * high
+        if high > most:
+            return None
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return math.ceil(items * high)
 
 
 def _axis(items: int, share: float) -> Reals:

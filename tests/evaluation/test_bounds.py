@@ -10,6 +10,9 @@ from scipy.stats import beta, t
 
 from infimed.evaluation.bounds import (
     from_counts,
+    hidden_loss,
+    is_above,
+    is_below,
     lower_bound,
     p_below,
     paired_clusters,
@@ -45,7 +48,7 @@ def test_items_reduce_to_the_counts_of_their_clusters() -> None:
     # discordant items per cluster: a 1, b 2, c 1, d 0
     assert float(pairs.effective_discordant) == pytest.approx(16 / 6)
     assert float(pairs.mean_size) == pytest.approx((4 + 4 + 4 + 1) / 7)
-    assert float(pairs.largest_share) == pytest.approx(2 / 7)
+    assert pairs.largest_share == pytest.approx(2 / 7)
     assert float(pairs.delta) == 0.0
 
 
@@ -83,6 +86,60 @@ def test_with_few_discordant_clusters_the_bound_counts_harmful_clusters() -> Non
     assert float(p_below(pairs, 0.01)) == 1.0
 
 
+def test_the_loss_that_few_harmful_clusters_could_hide_is_that_of_the_worst_number_of_large_clusters() -> None:
+    held = np.cumsum([50, 10, 10] + [1] * 930) / 1000
+    # the one large cluster alone: unharmed with chance 5 % at a risk of 95 %
+    assert float(hidden_loss(held, 0.05)) == pytest.approx(0.05 * 0.95, abs=1e-12)
+    # one harmful: it may be the large one for certain, with the next two at risk
+    with_two = 0.06 * beta.ppf(0.95, 2, 1)
+    with_three = 0.07 * beta.ppf(0.95, 2, 2)
+    assert float(hidden_loss(held, 0.05, 1)) == pytest.approx(max(with_two, with_three, 0.05), abs=1e-12)
+    assert hidden_loss(np.arange(1, 81) / 80, 0.05, [0, 3]).tolist() == pytest.approx(
+        [1 - 0.05 ** (1 / 80), beta.ppf(0.95, 4, 77)], abs=1e-12
+    )
+    # twice the clusters of the same sizes are two clusters of 50, four of 10
+    twice = np.cumsum([50, 50, 10, 10, 10, 10] + [1] * 1860) / 2000
+    assert float(hidden_loss(held, 0.05, copies=2)) == pytest.approx(float(hidden_loss(twice, 0.05)), abs=1e-12)
+
+
+def worlds():  # type: ignore[no-untyped-def]
+    """Counts of clusters as unlike as they come: few or many, one size or a giant among them, rare or common flips."""
+    rng = np.random.default_rng(21)
+    for _ in range(300):
+        sizes = rng.geometric(1 / rng.uniform(1, 9), rng.integers(1, 120))
+        sizes[: rng.integers(0, 4)] *= rng.integers(1, 40)
+        whole, single = rng.random(2) ** 4
+        lost = (rng.random(len(sizes)) < whole) * sizes
+        harmful = lost + rng.binomial(sizes - lost, single)
+        yield harmful, rng.binomial(sizes - harmful, single * rng.integers(0, 2)), sizes
+
+
+def test_the_lower_bound_never_lies_above_the_difference_nor_the_upper_one_below_it() -> None:
+    few = 0
+    for harmful, healing, sizes in worlds():
+        for one, other in ((harmful, healing), (healing, harmful)):
+            pairs = from_counts(one, other, sizes)
+            few += float(pairs.clusters_discordant) <= 5
+            for alpha in (0.05, 1e-5):
+                lower, upper, delta = (
+                    float(x) for x in (lower_bound(pairs, alpha), upper_bound(pairs, alpha), pairs.delta)
+                )
+                assert lower <= delta + 1e-12 and upper >= delta - 1e-12
+                assert bool(is_above(pairs, lower - 1e-9, alpha)) and not bool(is_above(pairs, lower + 1e-9, alpha))
+                assert bool(is_below(pairs, upper + 1e-9, alpha)) and not bool(is_below(pairs, upper - 1e-9, alpha))
+    assert 100 < few < 500  # both rules were seen
+
+
+def test_more_harm_never_raises_the_lower_bound_of_few_clusters() -> None:
+    sizes = np.array([20, 9, 9, 4] + [2] * 200)
+    bounds = []
+    for count in range(6):
+        harmful = np.zeros(len(sizes))
+        harmful[4 : 4 + count] = 1
+        bounds.append(float(lower_bound(from_counts(harmful, 0 * harmful, sizes), 0.05)))
+    assert bounds == sorted(bounds, reverse=True) and len(set(bounds)) == 6
+
+
 def test_with_more_the_bound_is_tangos_on_counts_divided_by_the_stated_factor() -> None:
     rng = np.random.default_rng(5)
     sizes = rng.integers(1, 6, 120)
@@ -90,6 +147,7 @@ def test_with_more_the_bound_is_tangos_on_counts_divided_by_the_stated_factor() 
     b, c, n = (float(value[0]) for value in (pairs.harmful, pairs.healing, pairs.items))
     k, m, d0 = (float(value[0]) for value in (pairs.effective_discordant, pairs.mean_size, pairs.design_effect))
     assert float(pairs.clusters_discordant[0]) > 5
+    assert float(pairs.delta[0]) - float(hidden_loss(pairs.held, 0.05)) > float(lower_bound(pairs, 0.05)[0])
     w = 4 / (k + 4)
     factor = max(d0, d0 * (1 - w) + m * w) * (t.ppf(0.95, k) / Z) ** 2
     assert float(lower_bound(pairs, 0.05)[0]) == pytest.approx(
@@ -109,6 +167,16 @@ def test_the_p_value_crosses_alpha_where_the_upper_bound_crosses_the_margin() ->
     assert float(p_below(pairs, edge - 0.01)[0]) < 0.05 < float(p_below(pairs, edge + 0.01)[0])
 
 
+def test_the_p_value_crosses_alpha_there_too_where_large_clusters_decide() -> None:
+    sizes = np.array([30, 30, 30] + [1] * 800)
+    harmful = np.r_[np.zeros(3), np.ones(160), np.zeros(640)]
+    pairs = from_counts(harmful, 0 * harmful, sizes)
+    edge = -float(upper_bound(pairs, 0.05))
+    assert edge == pytest.approx(160 / 890 - float(hidden_loss(pairs.held, 0.05)), abs=1e-9)
+    assert float(p_below(pairs, edge)) == pytest.approx(0.05, abs=1e-9)
+    assert float(p_below(pairs, edge - 0.01)) < 0.05 < float(p_below(pairs, edge + 0.01))
+
+
 def test_exchanging_the_runs_mirrors_the_bounds() -> None:
     rng = np.random.default_rng(1)
     before, after_ = rng.random((2, 300)) < [[0.85], [0.7]]
@@ -122,7 +190,8 @@ def test_draws_judged_together_are_those_judged_alone() -> None:
     bounds = lower_bound(pairs, 0.05)
     for index in range(8):
         alone = draw(np.array([1, 2, 3, 4] * 30), -0.02, 0.05, 0.5, 8, seed=4)
-        one = type(alone)(*(value if isinstance(value, int) else value[index] for value in vars(alone).values()))
+        fields = vars(alone).items()
+        one = type(alone)(**{name: value if name in ("clusters", "held") else value[index] for name, value in fields})
         assert float(lower_bound(one, 0.05)) == float(bounds[index])
 
 
@@ -146,6 +215,32 @@ def test_at_exactly_the_margin_the_bounds_err_as_rarely_as_they_say(  # type: ig
     assert (lower_bound(pairs, 0.05) > -margin).mean() <= 0.06
     # the other side is as discrete as a binomial where nothing heals: docs/drift.md has the worst rate
     assert (upper_bound(pairs, 0.05) < -margin).mean() <= 0.07
+
+
+# the risk lies in some clusters only: (sizes at risk, risk of losing all of such a cluster, sizes of the others)
+UNEVEN = [
+    pytest.param([45] * 2, 0.33, [1] * 1400, id="2 of 45 among 1,400 single items"),
+    pytest.param([40], 0.5, [1] * 960, id="1 of 40 among 960"),
+    pytest.param([30] * 4, 0.27, [1] * 1500, id="4 of 30 among 1,500"),
+    pytest.param([12] * 5, 0.32, [3] * 300, id="5 of 12 among 300 of 3"),
+    pytest.param([14] * 4, 0.556, [1] * 1500, id="4 of 14 among 1,500: as large as a PASS allows"),
+    pytest.param([5] * 40, 0.05, [], id="40 of 5, each at risk"),
+]
+
+
+@pytest.mark.parametrize(("at_risk", "risk", "others"), UNEVEN)
+@pytest.mark.parametrize("noise", [0.0, 0.01, 0.05])
+def test_a_risk_that_lies_in_few_large_clusters_does_not_pass_unseen(at_risk, risk, others, noise) -> None:  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(1)
+    sizes = np.array([*at_risk, *others])
+    lost = np.zeros((4_000, len(sizes)), int)
+    lost[:, : len(at_risk)] = (rng.random((4_000, len(at_risk))) < risk) * np.array(at_risk)
+    harmful = lost + rng.binomial(sizes - lost, noise)
+    pairs = from_counts(harmful, rng.binomial(sizes - harmful, noise / (1 - noise)), sizes)
+    # where nothing is lost as many items turn right as wrong, so the true difference is the planted loss
+    true = risk * sum(at_risk) / sizes.sum()
+    assert float(pairs.delta.mean()) == pytest.approx(-true, abs=0.002)
+    assert (lower_bound(pairs, 0.05) > -true).mean() <= 0.06
 
 
 def test_a_bound_that_ignores_clusters_would_err_far_more() -> None:

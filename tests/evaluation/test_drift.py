@@ -206,6 +206,48 @@ def test_clusters_weaken_what_independent_items_would_show(tmp_path: Path) -> No
     assert (alone.clusters, together.clusters, together.discordant_clusters) == (562, 57, 2)
 
 
+def test_an_accuracy_of_few_patients_is_as_uncertain_as_they_are_few() -> None:
+    from infimed.evaluation.comparison import share
+
+    one = share(pattern(0.9, 300, 1), np.full(300, "patient"))
+    assert one.lower < 0.4 and one.upper > 0.95
+    pair = np.repeat(["first", "second"], 150)
+    for right in (np.repeat([True, False], 150), np.tile([True, False], 150)):  # as unlike, and as alike as can be
+        found = share(right, pair)
+        assert found.lower < 0.2 and found.upper > 0.8
+    # forty patients who are right throughout say what forty questions would
+    assert share(np.ones(400, bool), np.repeat(np.arange(40), 10).astype(str)).lower == pytest.approx(
+        share(np.ones(40, bool), np.arange(40).astype(str)).lower, abs=1e-12
+    )
+    alone = share(pattern(0.9, 300, 1), np.arange(300).astype(str))
+    assert (alone.lower, alone.upper) == pytest.approx((0.861, 0.929), abs=5e-4)
+
+
+def test_a_level_without_a_loss_is_not_passed_where_large_clusters_could_hide_one(tmp_path: Path) -> None:
+    rows = items({("ct", "finding"): 600})
+    rows = [dataclasses.replace(found, group=f"p{max(0, index - 9)}") for index, found in enumerate(rows)]
+    right = pattern(0.9, 600, 1)
+    for run in ("gguf-f16", "gguf-q8_0"):
+        write_run(tmp_path, run, rows, right)
+    write_run(tmp_path, "prior", rows, pattern(0.4, 600, 2), seconds=0)
+    write_run(tmp_path, "gguf-f16.grey", rows, pattern(0.4, 600, 3))
+    found = drift(tmp_path, "gguf-f16", Margins(overall=0.02)).levels[0].overall
+    assert found.verdict == "PASS"  # one patient of ten questions, the others of one
+    found = drift(tmp_path, "gguf-f16", Margins(overall=0.0158)).levels[0].overall
+    assert found.verdict == "NOT ENOUGH ITEMS" and "one cluster holds 2% of the items" in found.reason
+    rows = [dataclasses.replace(found, group=f"p{max(index // 10, index - 36)}") for index, found in enumerate(rows)]
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for run in ("gguf-f16", "gguf-q8_0"):
+        write_run(tmp_path, run, rows, right)
+    write_run(tmp_path, "prior", rows, pattern(0.4, 600, 2), seconds=0)
+    write_run(tmp_path, "gguf-f16.grey", rows, pattern(0.4, 600, 3))
+    found = drift(tmp_path, "gguf-f16").levels[0].overall
+    assert (found.harmful, found.verdict) == (0, "NOT ENOUGH ITEMS")  # four patients of ten
+    assert "clusters of these sizes could hide a loss of 3.51 points with no harm seen" in found.reason
+    assert found.items_to_settle is not None and found.items_to_settle > 900
+
+
 def test_one_large_cluster_is_warned_of(runs: Path) -> None:
     report = drift(runs, "gguf-f16", Margins(cell_items=10))
     assert "one cluster holds" not in cell(report.levels[0], "ct", "finding").reason
@@ -268,5 +310,5 @@ def test_open_answers_agree_by_what_they_say_and_have_no_divergence(tmp_path: Pa
     other = [dataclasses.replace(found, generated="left.", extracted="left.", correct=True) for found in opened]
     clusters = np.array([found.group for found in opened])
     priors = {"majority answer": pattern(0.2, COUNT, 2)}
-    found = compare(opened, clusters, said, other, priors, 0.02, Margins())
+    found = compare(opened, clusters, said, other, priors, 0.02)
     assert found.agreement == 1.0 and found.divergence is None and found.verdict == "PASS"

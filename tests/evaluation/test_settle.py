@@ -51,6 +51,20 @@ def test_clusters_multiply_the_items_and_an_open_verdict_needs_more_than_there_a
     assert alone > 60 and together > 3.5 * alone
 
 
+def test_large_clusters_need_so_many_items_that_a_loss_in_them_alone_would_be_seen() -> None:
+    sizes = np.array([30] * 4 + [1] * 1500)
+    for noise in (0, 40):
+        harmful, healing = np.zeros(len(sizes)), np.zeros(len(sizes))
+        harmful[4 : 4 + noise], healing[100 : 100 + noise] = 1, 1
+        needed = items_to_settle(from_counts(harmful, healing, sizes), 0.02)
+        assert needed is not None and needed > 2 * sizes.sum()
+        copies = -(-needed // sizes.sum())
+        grown = from_counts(np.tile(harmful, copies), np.tile(healing, copies), np.tile(sizes, copies))
+        assert float(lower_bound(grown, 0.05)) > -0.02
+        fewer = from_counts(np.tile(harmful, copies - 1), np.tile(healing, copies - 1), np.tile(sizes, copies - 1))
+        assert noise or float(lower_bound(fewer, 0.05)) < -0.02
+
+
 def test_no_flips_at_all_need_the_items_that_rule_out_the_margin_by_themselves() -> None:
     # (1 - 0.02)^149 < 0.05 <= (1 - 0.02)^148
     assert items_to_settle(from_counts(np.zeros(50), np.zeros(50), np.ones(50)), 0.02) == 149
