@@ -32,9 +32,9 @@ class CheckFailed(InfimedError):
 
 
 class MissingExtra(InfimedError):
-    """A library of an optional extra is not installed; the message names the command that installs it."""
+    """A library of an optional extra is not installed; the message names the command, as README.md gives it."""
 
     def __init__(self, extra: str, module: str) -> None:
-        super().__init__(f"{module} is not installed; install it with: pip install 'infimed[{extra}]'")
+        super().__init__(f"{module} is not installed; in infimed's source folder run: pip install '.[{extra}]'")
         self.extra = extra
         self.module = module

@@ -33,10 +33,10 @@ def demo(
     """
     from .demo_steps import Chain
 
-    _prepare(out)
     began_s = time.monotonic()
     with drawn(brief=True) as on_event:
         chain = Chain(out, on_event, threads)
+        _prepare(out)
         for number, (title, step) in enumerate(chain.steps, 1):
             typer.secho(f"\n{number}/{len(chain.steps)}  {title}", bold=True)
             for line in step():
@@ -55,6 +55,8 @@ def demo(
 
 def _prepare(out: Path) -> None:
     """Empty the folder of an earlier demo; refuse any other folder with something in it."""
+    if out.is_symlink():
+        raise InfimedError(f"{out} is a link; name the folder itself with --out")
     if out.is_dir() and (out / MARK).is_file():
         shutil.rmtree(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

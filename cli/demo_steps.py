@@ -21,6 +21,7 @@ from ..evaluation.prior import predict_prior
 from ..evaluation.prompting import messages_for
 from ..evaluation.report import write_report
 from ..export.export_bundle import export_bundle
+from ..export.libraries import require_libraries
 from ..export.parity import KL_LIMIT_NATS
 from ..export.sabotage import sabotage
 from ..runtime.bundle import Bundle
@@ -75,6 +76,7 @@ class Chain:
         self.bundle, self.report_page = out / "bundle", out / "report" / "drift.html"
         self.gguf_missing = "" if importlib.util.find_spec("llama_cpp") else NO_LLAMA
         self.levels = ONNX_LEVELS if self.gguf_missing else (*GGUF_LEVELS, *ONNX_LEVELS)
+        require_libraries(self.levels, "peft", "accelerate", "scipy")
         self.steps: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
             (f"Data: phantoms of {DOMAIN}, which the base model has never seen", self.make_data),
             ("Before: what the base model answers", self.ask_base),

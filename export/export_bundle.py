@@ -24,6 +24,7 @@ from ..training.checkpoint import Checkpoint
 from ..training.reference import open_reference
 from .calibration import calibration_probes
 from .gguf_export import export_gguf
+from .libraries import require_libraries
 from .onnx_export import export_onnx
 from .parity import Parity, Reference, check_prompts, measure, require, take_references
 from .probe_store import write_probes
@@ -54,30 +55,29 @@ def export_bundle(
     threads: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Exported:
-    """Write a bundle of `levels` at `out`, which must not exist yet.
+    """Write a bundle of `levels` at `out`, a new or an empty folder.
 
     calibration: a dataset whose calibration rows join the golden prompts. probe_count: golden prompts of each source.
-    Raises ParityError, with nothing left behind, if a format's full-precision level differs from the torch reference.
+    Raises MissingExtra or PublishError before anything long is done; ParityError, with nothing left behind, if a
+    format's full-precision level differs from the torch reference.
     """
     rows = [level_row(name) for name in dict.fromkeys(levels)]
+    require_libraries(levels)
     threads = threads or default_threads()
     refuse_taken(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
     prompter = Prompter.open(checkpoint_folder)
-    probes = make_probes(probe_count, prompter.rules)
-    if calibration is not None:
-        probes += calibration_probes(calibration, probe_count)
-    pixel_difference = check_prompts(prompter, transformers_prompter(checkpoint_folder), probes)
-    on_event(Event("prompts", len(probes), len(probes), "prompts", "pixels, tokens and positions equal transformers"))
-    engine = open_reference(checkpoint_folder, threads=threads)
-    references = take_references(engine, probes, on_event)
-    engine.close()
     with publishing(out) as draft:
-        shared = draft / SHARED
-        shared.mkdir()
-        for name in PROMPT_FILES:
-            if (checkpoint_folder / name).is_file():
-                shutil.copyfile(checkpoint_folder / name, shared / name)
+        probes = make_probes(probe_count, prompter.rules)
+        if calibration is not None:
+            probes += calibration_probes(calibration, probe_count)
+        pixel_difference = check_prompts(prompter, transformers_prompter(checkpoint_folder), probes)
+        equal = "pixels, tokens and positions equal transformers"
+        on_event(Event("prompts", len(probes), len(probes), "prompts", equal))
+        engine = open_reference(checkpoint_folder, threads=threads)
+        references = take_references(engine, probes, on_event)
+        engine.close()
+        _copy_prompt_files(checkpoint_folder, draft / SHARED)
         entries, gate = _build(checkpoint_folder, draft, rows, references, threads, on_event)
         write_probes(draft / PROBES, references)
         provenance: dict[str, object] = {"checkpoint_sha256": checkpoint.sha256}
@@ -93,6 +93,13 @@ def export_bundle(
         )
         found = _measure_levels(Bundle.open(draft), rows, references, threads, on_event)
     return Exported(Bundle.open(out), pixel_difference, gate, found)
+
+
+def _copy_prompt_files(checkpoint: Path, shared: Path) -> None:
+    shared.mkdir()
+    for name in PROMPT_FILES:
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, shared / name)
 
 
 _WRITERS = {"gguf": export_gguf, "onnx": export_onnx}

@@ -130,8 +130,10 @@ def load_model(checkpoint: Checkpoint, *, dtype: Dtype = "float32", device: str 
 
 def use_threads(threads: int) -> None:
     """Fix how many threads torch computes with: sums are split by it, so results repeat only at the same number."""
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise MissingExtra("train", "torch") from None
     if threads < 1:
         raise TorchError(f"{threads} threads asked for; at least 1 is needed")
     torch.set_num_threads(threads)

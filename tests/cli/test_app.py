@@ -64,7 +64,11 @@ def test_a_job_that_ends_well_exits_with_0(verb: Any, capsys: pytest.CaptureFixt
     [
         (InfimedError("level 'q9' is unknown"), 2, "error: level 'q9' is unknown"),
         (CheckFailed("model.gguf was\nchanged"), 1, "error: model.gguf was changed"),
-        (MissingExtra("train", "torch"), 2, "error: torch is not installed; install it with: pip install"),
+        (
+            MissingExtra("train", "torch"),
+            2,
+            "error: torch is not installed; in infimed's source folder run: pip install '.[train]'",
+        ),
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.png"), 2, "error: a.png: No such file"),
         (OSError(errno.ENOSPC, "No space left on device", "b/x.part"), 2, "error: the disk is full for b/x.part;"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "error: the disk is full;"),

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from infimed import MissingExtra
 from infimed.evaluation.phantoms import write_phantoms
 from infimed.export import export_bundle as module
 from infimed.export.calibration import CalibrationError
 from infimed.export.export_bundle import Exported, export_bundle
+from infimed.export.libraries import require_libraries
 from infimed.export.parity import ParityError, measure, require, take_references
 from infimed.export.probe_store import read_probes
 from infimed.export.probes import KINDS, make_probes
@@ -19,6 +22,7 @@ from infimed.runtime.bundle import Bundle, verify
 from infimed.runtime.engine import Engine
 from infimed.runtime.open_engine import open_engine
 from infimed.runtime.prompt import Prompter
+from infimed.runtime.publish import PublishError
 from infimed.training.reference import open_reference
 
 from ..models import build_random_checkpoint
@@ -174,6 +178,34 @@ def test_an_existing_folder_is_refused_and_kept(exported: Exported, checkpoint: 
     with pytest.raises(Exception, match="exists already"):
         export_bundle(checkpoint, exported.bundle.folder, ["gguf-q8_0"], threads=1)
     verify(exported.bundle.folder)
+
+
+LIBRARIES = ("torch", "transformers", "gguf", "llama_cpp", "onnx", "onnxscript", "onnxruntime")
+
+
+@pytest.mark.parametrize("module_name", LIBRARIES)
+def test_a_missing_library_is_named_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module_name: str
+) -> None:
+    monkeypatch.setitem(sys.modules, module_name, None)
+    with pytest.raises(MissingExtra, match=f"{module_name} is not installed"):
+        export_bundle(tmp_path / "absent", tmp_path / "out", ["gguf-q8_0", "onnx-int4"])
+    assert list(tmp_path.iterdir()) == []
+    if module_name in ("gguf", "onnxscript"):
+        require_libraries(["onnx-int4"] if module_name == "gguf" else ["gguf-q8_0"])
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_reference_runs(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(*_: object, **__: object) -> None:
+        raise AssertionError("the reference must not be opened")
+
+    monkeypatch.setattr(module, "open_reference", too_late)
+    (tmp_path / "plain").write_text("mine")
+    with pytest.raises(PublishError, match="cannot be made"):
+        export_bundle(checkpoint, tmp_path / "plain/below/bundle", ["gguf-q8_0"], probe_count=6, threads=1)
+    assert (tmp_path / "plain").read_text() == "mine"
 
 
 def test_a_level_of_an_engine_that_was_tampered_with_is_not_opened(exported: Exported, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from infimed import MissingExtra
 from infimed.runtime.backend import Placed
 from infimed.runtime.decoding import Decoder
 from infimed.runtime.messages import ImagePart, Message, TextPart, user
 from infimed.training.checkpoint import Checkpoint, write_weights
 from infimed.training.reference import open_reference
-from infimed.training.torch_backend import TorchBackend, TorchError, load_model, open_rules
+from infimed.training.torch_backend import TorchBackend, TorchError, load_model, open_rules, use_threads
 
 from .conftest import build_micro
 
@@ -145,3 +147,9 @@ def test_a_missing_gpu_and_a_missing_tensor_are_refused_in_one_line(folder: Path
     write_weights(tmp_path / "less", specs, lambda spec: source.raw(spec.name))
     with pytest.raises(TorchError, match=r"layers\.1\.mlp\.up_proj"):
         open_reference(tmp_path / "less")
+
+
+def test_threads_without_torch_name_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtra, match=r"torch is not installed.*'\.\[train\]'"):
+        use_threads(1)
