@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from infimed.evaluation.dataset import Dataset
 from infimed.training.curate_fingerprints import fingerprint
 from infimed.training.curate_near import Near, Nearness, closeness, near_pairs
+from infimed.training.curate_recipe import DuplicateRules, LeakRules
 
 Picture = Image.Image
 Draw = np.random.Generator
@@ -84,10 +85,10 @@ KINDS: dict[str, Callable[[Picture, Draw], Picture]] = {
     "mirrored": lambda image, draw: image.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
 }
 RULES = {
-    "duplicate": Nearness(10, 0.96, 0.78),
-    "duplicate without detail": Nearness(10, 0.96, 0.0),
-    "leak": Nearness(12, 0.93, 0.78),
-    "leak without detail": Nearness(12, 0.93, 0.0),
+    "duplicate": DuplicateRules().images,
+    "duplicate without detail": replace(DuplicateRules().images, detail=0.0),
+    "leak": LeakRules().images,
+    "leak without detail": replace(LeakRules().images, detail=0.0),
 }
 
 

@@ -6,12 +6,13 @@ same bytes.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..evaluation.dataset import EXAMPLES, Dataset, RowFault, check_target, write_dataset
-from ..evaluation.example import JSON, ROLES, Example, ImageRef
+from ..evaluation.example import JSON, ROLES, DatasetError, Example, ImageRef
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import sha256_file
 from ..runtime.images import ImageError
@@ -26,7 +27,7 @@ from .curate_duplicates import (
 )
 from .curate_fingerprints import Fingerprint, fingerprint
 from .curate_gates import image_gate, licence_gate, text_gate
-from .curate_groups import NearImages, merge_groups
+from .curate_groups import Member, NearImages, members_of, merge_groups
 from .curate_leaks import TestSet, leaks
 from .curate_ledger import LEFT_OUT, Ledger, LeftOut
 from .curate_recipe import CurateRecipe
@@ -58,6 +59,9 @@ def curate_dataset(
     rows says why each other row is not there; attributions are carried along. Raises InfimedError if nothing is left.
     """
     check_target(out)
+    for folder in (dataset, *against):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise DatasetError(f"{out} lies inside {folder}, which is to stay as it is; choose a folder beside it")
     rules = read_recipe(recipe, CurateRecipe)
     faults: list[RowFault] = []
     opened = Dataset.open(dataset, faults.append)
@@ -72,10 +76,10 @@ def curate_dataset(
     details: dict[str, JSON] = {
         "recipe": asdict(rules),
         "left_out": made.ledger.counts(),
-        "merged_groups": {group: list(parts) for group, parts in sorted(made.merged.items())},
+        "merged_groups": _merged_in_all(_merged_before(opened), made.merged),
     }
     inputs = {"dataset": opened.sha256, "recipe": sha256_file(recipe)}
-    inputs.update({f"against/{test.manifest.name}": test.sha256 for test in tests})
+    inputs.update({f"against/{label}": test.sha256 for label, test in _labelled(tests)})
     return write_dataset(
         out,
         made.examples,
@@ -114,7 +118,8 @@ def curate(
     rows, merged = _without_duplicates(rows, sound, near, recipe, ledger, protected)
     on_event(Event("duplicates", len(rows), len(rows), "rows"))
     rows = divide(rows, recipe.roles, recipe.seed)
-    rows = _without_leaks(rows, sound, near, tests, recipe, ledger, on_event)
+    members = members_of(dataset.examples, _merged_before(dataset), merged)
+    rows = _without_leaks(rows, sound, near, members, tests, recipe, ledger, on_event)
     return Curated(_within_budget(rows, recipe, ledger), ledger, merged)
 
 
@@ -180,30 +185,58 @@ def _without_leaks(
     rows: tuple[Example, ...],
     sound: Mapping[str, Fingerprint],
     near: NearImages,
+    members: Mapping[str, frozenset[Member]],
     tests: Sequence[Dataset],
     recipe: CurateRecipe,
     ledger: Ledger,
     on_event: OnEvent,
 ) -> tuple[Example, ...]:
     """Leave out rows for training, calibration and search that are too near to test rows, ours or given ones."""
-    sets = [_test_set(test, on_event) for test in tests]
+    sets = [_test_set(label, test, on_event) for label, test in _labelled(tests)]
     if recipe.leaks.own_test:
-        sets.insert(0, TestSet("own test role", tuple(row for row in rows if row.role == "test"), sound))
+        sets.insert(0, TestSet("own test role", tuple(row for row in rows if row.role == "test"), sound, members))
     for number, test in enumerate(sets, 1):
         used = [row for row in rows if row.role != "test"]
-        rows = _leave_out(rows, leaks(used, sound, near, test, recipe.leaks), ledger)
+        rows = _leave_out(rows, leaks(used, sound, near, members, test, recipe.leaks), ledger)
         on_event(Event("leaks", number, len(sets), "test sets"))
     return rows
 
 
-def _test_set(dataset: Dataset, on_event: OnEvent) -> TestSet:
+def _labelled(tests: Sequence[Dataset]) -> list[tuple[str, Dataset]]:
+    """Return each test set once with the name that tells it from the others: its own, or with its hash behind."""
+    sets = {test.sha256: test for test in tests}
+    names = Counter(test.manifest.name for test in sets.values())
+    return [
+        (name if names[name := test.manifest.name] == 1 else f"{name}@{test.sha256[:16]}", test)
+        for test in sets.values()
+    ]
+
+
+def _merged_before(dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """Return what the dataset's groups were made of when it was curated itself."""
+    told = dataset.manifest.details.get("merged_groups")
+    parts = told.items() if isinstance(told, Mapping) else ()
+    return {name: tuple(map(str, held)) for name, held in parts if isinstance(held, (list, tuple))}
+
+
+def _merged_in_all(before: Mapping[str, tuple[str, ...]], now: Mapping[str, tuple[str, ...]]) -> dict[str, list[str]]:
+    """Return what every group is made of after a second curation, down to the groups that the sources state."""
+    joined = {part for parts in now.values() for part in parts}
+    groups = {**{group: (group,) for group in before if group not in joined}, **now}
+    return {
+        group: sorted({stated for part in parts for stated in before.get(part, (part,))})
+        for group, parts in sorted(groups.items())
+    }
+
+
+def _test_set(label: str, dataset: Dataset, on_event: OnEvent) -> TestSet:
     examples = dataset.in_role("test") or dataset.examples
-    found = _prints(dataset, examples, f"fingerprints of {dataset.manifest.name}", on_event)
+    found = _prints(dataset, examples, f"fingerprints of {label}", on_event)
     for path, image in found.items():
         if isinstance(image, str):
             raise ImageError(f"{dataset.folder / path} cannot be compared ({image}); repair the test dataset")
     prints = {path: image for path, image in found.items() if isinstance(image, Fingerprint)}
-    return TestSet(dataset.manifest.name, examples, prints)
+    return TestSet(label, examples, prints, members_of(examples, _merged_before(dataset)))
 
 
 def _within_budget(rows: Sequence[Example], recipe: CurateRecipe, ledger: Ledger) -> tuple[Example, ...]:

@@ -14,12 +14,15 @@ from ..evaluation.example import JSON, Example
 from .curate_groups import NearImages
 from .curate_ledger import LeftOut
 from .curate_near import Near
-from .curate_texts import SHINGLE_WORDS, grams, jaccard, near_texts, words
+from .curate_texts import SHINGLE_WORDS, as_written, grams, jaccard, near_texts, words
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row as duplicates see it. pixels: of its images in order. question: all texts; answer: both normalised."""
+    """A row as duplicates see it. pixels: of its images in order. question: all texts, normalised to words.
+
+    answer: of an open question in words, of a closed one as it is written: options may differ by a sign alone.
+    """
 
     example: Example
     pixels: tuple[str, ...]
@@ -34,7 +37,7 @@ def rows_of(examples: Sequence[Example], pixels_of: Mapping[str, str]) -> list[R
             example,
             tuple(pixels_of[ref.path] for ref in example.images),
             " ".join(words(" ".join(example.texts))),
-            " ".join(words(example.answer)),
+            " ".join(words(example.answer)) if example.answer_type == "open" else as_written(example.answer),
         )
         for example in examples
     ]

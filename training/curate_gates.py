@@ -115,7 +115,8 @@ def gives_answer_away(example: Example) -> bool:
     A bare number is no give-away: it stands in a vignette for another reason.
     """
     asked = words(example.question)
-    if example.answer_type == "yesno" or _OFFERS & set(asked) or "".join(words(example.answer)).isdigit():
+    number = all(word.isdigit() or not word.isalnum() for word in words(example.answer))
+    if example.answer_type == "yesno" or _OFFERS & set(asked) or number:
         return False
     others = [option for option in example.options if option != example.answer]
     return _named(example.answer, asked) and not any(_named(option, asked) for option in others)

@@ -11,6 +11,9 @@ from ..evaluation.example import Example
 from .curate_fingerprints import Fingerprint
 from .curate_near import Near, Nearness, near_pairs
 
+Member = tuple[str, str]
+"""A group as a source states it: (source, group)."""
+
 
 class Together:
     """Disjoint sets of names (union-find), each called by its smallest name: the order of joining does not show."""
@@ -53,6 +56,22 @@ class NearImages:
     def links(self) -> Iterable[tuple[str, str]]:
         """Yield the pixels of every near pair."""
         return ((self.images[pair.left].pixels, self.images[pair.right].pixels) for pair in self.pairs)
+
+
+def members_of(
+    examples: Iterable[Example], earlier: Mapping[str, Sequence[str]], merged: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, frozenset[Member]]:
+    """Return, by group, the (source, group) pairs that it holds as the sources state them.
+
+    earlier: what groups of `examples` were made of when curation merged them before. merged: likewise, where they are
+    merged now; the result then goes by the new names.
+    """
+    name_of = {part: name for name, parts in (merged or {}).items() for part in parts}
+    found: dict[str, set[Member]] = {}
+    for example in examples:
+        held = found.setdefault(name_of.get(example.group, example.group), set())
+        held.update((example.source, part) for part in earlier.get(example.group, (example.group,)))
+    return {group: frozenset(held) for group, held in found.items()}
 
 
 def merge_groups(

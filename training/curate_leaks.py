@@ -1,4 +1,4 @@
-"""Rows too near to test data: their image, or their text where the image is of the same cluster.
+"""Rows too near to test data: their image, their text where the image is of the same cluster, or their patient.
 
 Looser than the duplicate rule on purpose. Knows examples and fingerprints of both sides; the caller says what is test.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..evaluation.example import JSON, Example
 from .curate_fingerprints import Fingerprint
-from .curate_groups import NearImages, Together
+from .curate_groups import Member, NearImages, Together
 from .curate_ledger import LeftOut
 from .curate_near import Near, near_pairs
 from .curate_recipe import LeakRules
@@ -19,19 +19,31 @@ from .curate_texts import GramIndex, overlap
 
 @dataclass(frozen=True)
 class TestSet:
-    """Test rows to keep out of training. name: as reports call it. prints: fingerprints by ImageRef.path."""
+    """Test rows to keep out of training. name: as reports call it. prints: fingerprints by ImageRef.path.
+
+    members: what the rows' groups hold, as members_of says it.
+    """
 
     name: str
     examples: tuple[Example, ...]
     prints: Mapping[str, Fingerprint]
+    members: Mapping[str, frozenset[Member]]
 
     __test__ = False  # not a test class, though its name begins like one
 
 
 def leaks(
-    examples: Sequence[Example], prints: Mapping[str, Fingerprint], near: NearImages, test: TestSet, rules: LeakRules
+    examples: Sequence[Example],
+    prints: Mapping[str, Fingerprint],
+    near: NearImages,
+    members: Mapping[str, frozenset[Member]],
+    test: TestSet,
+    rules: LeakRules,
 ) -> Iterator[LeftOut]:
-    """Yield the rows among `examples` that are too near to a row of `test`. near: the images of `examples`' set."""
+    """Yield the rows among `examples` that are too near to a row of `test`.
+
+    near: the images of `examples`' set. members: what its groups hold, as members_of says it.
+    """
     test_holders: dict[str, list[Example]] = {}
     test_images: dict[str, Fingerprint] = {}
     for example in test.examples:
@@ -54,6 +66,7 @@ def leaks(
     in_cluster: dict[str, list[Example]] = {}
     for pixels, holders in test_holders.items():
         in_cluster.setdefault(clusters.of(pixels), []).extend(holders)
+    tested = {member: row.id for row in reversed(test.examples) for member in test.members[row.group]}
     plain = [example for example in test.examples if not example.images]
     index = GramIndex([_text(example) for example in plain])
     for example in examples:
@@ -65,8 +78,10 @@ def leaks(
             position, share = index.best(_text(example))
             found = share >= rules.text_overlap
             evidence = {"twin": plain[position].id, "text_overlap": round(share, 4)} if found else None
+        evidence = evidence or _group_leak(members[example.group], tested)
         if evidence is not None:
-            reason = "text of test data" if "text_overlap" in evidence else "image of test data"
+            what = "text" if "text_overlap" in evidence else "patient or group" if "group" in evidence else "image"
+            reason = f"{what} of test data"
             yield LeftOut(example.id, "leak", reason, {"test": test.name, **evidence})
 
 
@@ -92,6 +107,12 @@ def _cluster_leak(example: Example, rows: Sequence[Example], threshold: float) -
         if share >= threshold:
             return {"twin": row.id, "text_overlap": round(share, 4)}
     return None
+
+
+def _group_leak(held: frozenset[Member], tested: Mapping[Member, str]) -> dict[str, JSON] | None:
+    """Another image of a patient in the test set, or of whatever else the source calls one group."""
+    shared = sorted(held & tested.keys())
+    return {"twin": tested[shared[0]], "group": list(shared[0])} if shared else None
 
 
 def _text(example: Example) -> str:

@@ -20,8 +20,16 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
 def words(text: str) -> list[str]:
-    """Return the words of a text as they are compared: NFKC, case folded, without punctuation."""
-    return re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold())
+    """Return the words of a text as they are compared: NFKC, case folded, without punctuation.
+
+    Signs of comparison stay, for "< 3 cm" and "> 3 cm" are not the same.
+    """
+    return re.findall(r"\w+|[<>\u2264\u2265]", unicodedata.normalize("NFKC", text).casefold())
+
+
+def as_written(text: str) -> str:
+    """Return a text as closed answers are compared: NFC, case folded, blanks made one; every sign stays."""
+    return " ".join(unicodedata.normalize("NFC", text).casefold().split())
 
 
 def token_count(text: str) -> int:

@@ -122,7 +122,8 @@ def test_everything_planted_is_left_out_with_its_reason_and_nothing_else(planted
         assert row["stage"] == stage and row["reason"].startswith(reason), (name, row)
         if twin is not None:
             assert row["evidence"]["twin"] == twin, (name, row)
-    assert "not one of" in found["bad"]["reason"] or "yes" in found["bad"]["reason"]
+    assert found["bad"]["reason"] == "example 'bad': the answer 'perhaps' is not one of the options yes, no"
+    assert found[f"line {len(planted.dataset.examples) + 2}"]["reason"].startswith("the row is not JSON (Expecting")
     assert (made.folder / "SOURCES.md").read_bytes() == b"credit where it is due"
     assert made.manifest.details["left_out"] == {
         "schema": 2, "licence": 3, "image": 4, "text": 3, "duplicate": 20, "leak": 10,
