@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from .. import CheckFailed
+from .. import CheckFailed, InfimedError
 from ..evaluation.dataset import Dataset
-from ..evaluation.example import ANSWER_TYPES
+from ..evaluation.example import ANSWER_TYPES, JSON
 from ..evaluation.intervals import Interval, wilson
 from ..evaluation.phantom_images import KINDS
 from ..evaluation.phantom_questions import TASKS
@@ -35,6 +35,10 @@ Key = TypeVar("Key")
 
 class BaseModelTooWeak(CheckFailed):
     """A base model that does not reach what is asked of it."""
+
+
+class StaleRuns(InfimedError):
+    """A folder of runs that was made for other phantoms than are asked for now."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,12 @@ def measure(
     if not folder.is_dir():
         write_phantoms(folder, images, seed, modalities, roles={"train": 0.5, "test": 0.5})
     dataset = Dataset.open(folder)
+    asked: dict[str, JSON] = {"seed": seed, "images": images, "modalities": list(modalities)}
+    held = {name: dataset.manifest.details.get(name) for name in asked}
+    if held != asked:
+        raise StaleRuns(
+            f"{folder} holds phantoms of {_listed(held)}; asked for are {_listed(asked)}: name other --runs"
+        )
     opened = Checkpoint.open(checkpoint)
     subject = Subject("checkpoint", RUN, opened.sha256, sum(spec.bytes for spec in opened.tensors.values()))
     predict_prior(dataset, dataset, runs)
@@ -124,6 +134,11 @@ def measure(
         _shares(read_run(runs, PRIOR).predictions, lambda row: row.task),
         _shares(read_run(runs, RUN + GREY_SUFFIX).predictions, lambda row: row.task),
     )
+
+
+def _listed(facts: Mapping[str, JSON]) -> str:
+    told = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in facts.items()}
+    return "; ".join(f"{name} {value}" for name, value in told.items())
 
 
 def _shares(rows: Iterable[Prediction], key: Callable[[Prediction], Key]) -> dict[Key, Share]:

@@ -48,8 +48,10 @@ def parse_recipe(text: str, cls: type[T], source: str = "recipe") -> T:
     """Return the recipe in `text` as `cls`; `source` is named in errors."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError is one; a number of thousands of digits is another
         raise RecipeError(f"{source}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise RecipeError(f"{source}: brackets are nested too deeply to be read; no key needs more than two") from error
     return cast(T, _read_table(table, cls, source, ""))
 
 
@@ -80,7 +82,7 @@ def _read_table(table: Mapping[str, Any], cls: type[Any], source: str, prefix: s
             raise RecipeError(f"{source}: {where}key {name!r} is missing; it has no default")
     try:
         return cls(**values)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise RecipeError(f"{source}: {where}{error}") from error
 
 
@@ -91,12 +93,14 @@ def _nearest(key: str, fields: Mapping[str, object]) -> str:
 
 def _read_value(value: object, hint: Any, source: str, key: str) -> object:
     """Return `value` as the type `hint` asks for; no silent conversion but int to float and list to tuple."""
+    if type(value) is int and not -(1 << 63) <= value < 1 << 63:
+        raise RecipeError(f"{source}: {key} is a number of {len(str(abs(value)))} digits; TOML allows 64 bits")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _read_value(value, next(kind for kind in arguments if kind is not type(None)), source, key)
     if origin is Literal:
         if value not in arguments or type(value) not in {type(allowed) for allowed in arguments}:
-            raise RecipeError(f"{source}: {key} = {value!r}; choose one of {', '.join(map(repr, arguments))}")
+            raise RecipeError(f"{source}: {key} = {value!r:.80}; choose one of {', '.join(map(repr, arguments))}")
         return value
     if origin is tuple and isinstance(value, list):
         return tuple(_read_value(item, arguments[0], source, f"{key}[{i}]") for i, item in enumerate(value))
@@ -111,7 +115,7 @@ def _read_value(value: object, hint: Any, source: str, key: str) -> object:
         return number
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    raise RecipeError(f"{source}: {key} = {value!r} is not {_said(hint)}")
+    raise RecipeError(f"{source}: {key} = {value!r:.80} is not {_said(hint)}")
 
 
 def _said(hint: Any) -> str:

@@ -75,8 +75,9 @@ def train_sft(
         licences=dict(sorted(Counter(example.license for example in examples).items())),
     )
     with publishing(out, keep=True) as work:
-        if not _is_finished(work, made_from, restart):
-            _prepare_state(work, made_from, restart)
+        identity = _identity(made_from, run.device)
+        if not _is_finished(work, made_from, identity, restart):
+            _prepare_state(work, identity, restart)
             try:
                 measured = _make(spec, dataset, examples, checkpoint, work, base_name(base, out), run, on_event)
             except BaseException as error:
@@ -123,22 +124,31 @@ def _device(name: str) -> str:
     return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _is_finished(work: Path, made_from: Provenance, restart: bool) -> bool:
+def _identity(made_from: Provenance, device: str) -> bytes:
+    """Return what a broken run must share with the one that goes on with it."""
+    # The processor computes in float32 and a GPU in bfloat16: a run that went on elsewhere would be neither.
+    elsewhere = {} if device == "cpu" else {"device": device}
+    return canonical_json({**made_from.inputs, "recipe": made_from.recipe_sha256, **made_from.libraries, **elsewhere})
+
+
+def _is_finished(work: Path, made_from: Provenance, identity: bytes, restart: bool) -> bool:
     """Return whether a run killed in its last moment left a whole adapter: infimed.json is written last."""
     if restart or not (work / PROVENANCE_FILE).is_file():
+        return False
+    saved = work / _STATE / "identity.json"
+    if saved.is_file() and saved.read_bytes() != identity:
         return False
     return {**vars(Provenance.read(work)), "attest": {}} == {**vars(made_from), "attest": {}}
 
 
-def _prepare_state(work: Path, made_from: Provenance, restart: bool) -> None:
-    """Keep the saved steps of a broken run of the same recipe, data and base; refuse those of another."""
+def _prepare_state(work: Path, identity: bytes, restart: bool) -> None:
+    """Keep the saved steps of a broken run of the same recipe, data, base and device; refuse those of another."""
     state = work / _STATE
-    identity = canonical_json({**made_from.inputs, "recipe": made_from.recipe_sha256, **made_from.libraries})
     if state.is_dir() and restart:
         shutil.rmtree(state)
     if (state / "identity.json").is_file() and (state / "identity.json").read_bytes() != identity:
         raise SftError(
-            f"{work} holds a broken run of another recipe, dataset, base or library version; "
+            f"{work} holds a broken run of another recipe, dataset, base, device or library version; "
             "add --restart to forget it, or name another folder"
         )
     (work / PROVENANCE_FILE).unlink(missing_ok=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infimed.training.base_card import BaseModelTooWeak, Measured, Share, card_text, measure, write_card
+from infimed.evaluation.phantoms import write_phantoms
+from infimed.training.base_card import BaseModelTooWeak, Measured, Share, StaleRuns, card_text, measure, write_card
 from infimed.training.base_model import BaseShape, new_model, settings_files, write_base
 from infimed.training.checkpoint import Checkpoint
 from infimed.training.tokenizer import Vocabulary, train_tokenizer
@@ -64,3 +65,21 @@ def test_a_random_model_is_measured_and_called_too_weak(random_model: Path, tmp_
     assert measured.checkpoint_sha256 in card and measured.dataset_sha256 in card and "ultrasound (mass)" in card
     again = measure(random_model, tmp_path / "runs", ("ct", "mri"), images=16, seed=9)
     assert card_text(again, Checkpoint.open(random_model)) == card
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"seed": 10}, "phantoms of seed 9; images 16; modalities ct, mri; asked for are seed 10; images 16"),
+        ({"images": 18}, "asked for are seed 9; images 18"),
+        ({"modalities": ("ct",)}, "modalities ct: name other --runs"),
+    ],
+)
+def test_runs_of_other_phantoms_are_refused(
+    asked: dict[str, object], says: str, random_model: Path, tmp_path: Path
+) -> None:
+    write_phantoms(tmp_path / "runs" / "phantoms", 16, 9, ("ct", "mri"), roles={"train": 0.5, "test": 0.5})
+    before = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    with pytest.raises(StaleRuns, match=says):
+        measure(random_model, tmp_path / "runs", **{"modalities": ("ct", "mri"), "images": 16, "seed": 9, **asked})  # type: ignore[arg-type]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == before, "nothing is measured"

@@ -8,6 +8,7 @@ from typing import Literal
 
 import pytest
 
+from infimed.training.curate_recipe import CurateRecipe
 from infimed.training.recipe import RecipeError, find_recipe, parse_recipe, read_recipe
 from infimed.training.sft_recipe import SftRecipe
 
@@ -61,6 +62,12 @@ def test_tables_numbers_and_lists_are_read_into_their_types() -> None:
         ("count = 1\n[shares]\nct = 'x'\n", "shares.ct = 'x' is not a number"),
         ("title = 'x'\n", "key 'count' is missing"),
         ("count = \n", "not valid TOML"),
+        (f"count = {'9' * 400}\n", "count is a number of 400 digits; TOML allows 64 bits"),
+        (f"count = 1\n[inner]\nrate = {'9' * 400}\n", "inner.rate is a number of 400 digits; TOML allows 64 bits"),
+        (f"count = 1\nzzzz = {'9' * 400}\n", "unknown key 'zzzz'; valid keys: count, title"),
+        (f"count = {'9' * 5000}\n", "not valid TOML"),
+        (f"count = {'[' * 5000}{']' * 5000}\n", "nested too deeply"),
+        (f"count = {'[' * 90}{']' * 90}\n", "is not a whole number"),
     ],
 )
 def test_what_is_wrong_is_said_with_file_and_key(text: str, says: str, tmp_path: Path) -> None:
@@ -100,6 +107,14 @@ def test_the_recipe_of_fine_tuning_refuses_what_cannot_be_done(text: str, says: 
     with pytest.raises(RecipeError) as caught:
         parse_recipe(text, SftRecipe, "sft.toml")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["min_side_pixels", "max_aspect"])
+def test_a_huge_number_in_a_recipe_of_curation_is_one_line(key: str) -> None:
+    with pytest.raises(RecipeError, match=rf"images\.{key} is a number of 400 digits"):
+        parse_recipe(f"[images]\n{key} = {'9' * 400}\n", CurateRecipe)
+    with pytest.raises(RecipeError, match=f"{key} = 9.22337e\\+18 is outside"):
+        parse_recipe(f"[images]\n{key} = {(1 << 63) - 1}\n", CurateRecipe)
 
 
 def test_a_shipped_recipe_is_found_by_name_and_a_file_by_its_path(tmp_path: Path) -> None:

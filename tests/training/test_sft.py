@@ -23,7 +23,7 @@ from infimed.training.checkpoint import Checkpoint
 from infimed.training.lora import PARTS, LoraSpec, attach_lora, load_lora
 from infimed.training.provenance import Provenance
 from infimed.training.reference import open_reference
-from infimed.training.sft import train_sft
+from infimed.training.sft import _identity, _is_finished, _prepare_state, train_sft
 from infimed.training.sft_data import SftDataError
 from infimed.training.sft_trainer import SftError
 from infimed.training.torch_backend import load_model
@@ -76,6 +76,19 @@ def test_a_run_killed_after_its_last_file_is_only_published(room: Path) -> None:
     told: list[Event] = []
     train(room, room / "late", on_event=told.append)
     assert not told and files_of(room / "late") == files_of(room / "adapter")
+
+
+def test_a_broken_run_of_another_device_is_refused(tmp_path: Path) -> None:
+    made = Provenance("sft", {"base": "b", "dataset": "d"}, "r", 1, {"torch": "2"})
+    here, there = _identity(made, "cpu"), _identity(made, "cuda")
+    _prepare_state(tmp_path, here, restart=False)
+    _prepare_state(tmp_path, here, restart=False)
+    with pytest.raises(SftError, match="another recipe, dataset, base, device"):
+        _prepare_state(tmp_path, there, restart=False)
+    made.write(tmp_path)
+    assert _is_finished(tmp_path, made, here, restart=False)
+    assert not _is_finished(tmp_path, made, there, restart=False)
+    _prepare_state(tmp_path, there, restart=True)
 
 
 def test_a_broken_run_of_another_recipe_is_refused_until_restart(room: Path, tmp_path: Path) -> None:
