@@ -9,13 +9,13 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .. import InfimedError
-from .files import canonical_json, sha256_file, write_bytes
+from .files import canonical_json, locked, sha256_file, strict_json, write_bytes
 from .levels import UnknownLevel
 from .manifest import ATTESTATIONS, MANIFEST, MANIFEST_SHA256, SHARED, FileEntry, LevelEntry, Manifest, VerifyError
 
@@ -70,12 +70,15 @@ class Bundle:
         data = canonical_json({"kind": kind, "level": level, "digest": digest, "body": dict(body)})
         path = self.folder / ATTESTATIONS / f"{kind}-{level}-{hashlib.sha256(data).hexdigest()[:16]}.json"
         path.parent.mkdir(exist_ok=True)
-        write_bytes(path, data)
+        with locked(path.parent):  # one writer at a time: a draft found here is of one that was killed
+            for draft in filter(_is_draft, path.parent.iterdir()):
+                draft.unlink()
+            write_bytes(path, data)
         return path
 
     def attestations(self) -> tuple[Attestation, ...]:
         """Return every finding, in the order of the file names. Raises VerifyError for a changed or foreign one."""
-        return tuple(_read_attestation(path) for path in sorted((self.folder / ATTESTATIONS).glob("*")))
+        return _read_attestations(self.folder, self.manifest)
 
 
 def write_manifest(
@@ -89,7 +92,8 @@ def write_manifest(
 ) -> Manifest:
     """Hash every file of a filled folder and write its manifest last: its existence says that the export completed."""
     files = {
-        path: FileEntry(sha256_file(folder / path), (folder / path).stat().st_size) for path in sorted(_walk(folder))
+        path: FileEntry(sha256_file(folder / path), (folder / path).stat().st_size)
+        for path in sorted(_contents(folder)[0])
     }
     manifest = Manifest(family, license, preprocessing, tuple(levels), files, provenance)
     data = manifest.to_bytes()
@@ -103,27 +107,14 @@ def verify(folder: Path, on_file: Callable[[str, int], None] | None = None) -> M
     """Check every file of a bundle against its manifest, and the manifest against its own hash.
 
     Raises BundleError if the folder is no bundle, VerifyError naming the first file that is changed, missing, extra,
-    a link, or of another kind. Nothing but the manifest is parsed.
+    a link, or of another kind. Nothing but the manifest is parsed before all is checked, then the attestations.
     """
-    manifest_file, hash_file = folder / MANIFEST, folder / MANIFEST_SHA256
-    if not manifest_file.is_file():
-        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}; give the folder that `infimed export` wrote")
-    for file in (manifest_file, hash_file):
-        _refuse_link(file, folder)
-    if manifest_file.stat().st_size > MAX_MANIFEST_BYTES:
-        raise VerifyError(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES:,} bytes; get the bundle again")
-    data = manifest_file.read_bytes()
-    expected = f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
-    if not hash_file.is_file() or hash_file.read_bytes() != expected:
-        raise VerifyError(f"{MANIFEST} is not the one that {MANIFEST_SHA256} names; get the bundle again")
-    try:
-        manifest = Manifest.from_json(json.loads(data))
-    except (ValueError, RecursionError):
-        raise VerifyError(f"{MANIFEST} is not JSON; get the bundle again") from None
-    found = set(_walk(folder))
+    manifest = _read_manifest(folder)
+    found, folders = _contents(folder)
     if missing := sorted(set(manifest.files) - found):
         raise VerifyError(f"{missing[0]} is missing from the bundle; get it again")
-    if extra := sorted(found - set(manifest.files)):
+    known = {parent.as_posix() for path in manifest.files for parent in PurePosixPath(path).parents} | {ATTESTATIONS}
+    if extra := sorted((found - set(manifest.files)) | (folders - known)):
         raise VerifyError(f"{extra[0]} does not belong to the bundle; remove it, or get the bundle again")
     for path, entry in sorted(manifest.files.items()):
         file = folder / path
@@ -131,20 +122,55 @@ def verify(folder: Path, on_file: Callable[[str, int], None] | None = None) -> M
             raise VerifyError(f"{path} was changed after the export; get the bundle again")
         if on_file:
             on_file(path, entry.size_bytes)
-    for file in sorted((folder / ATTESTATIONS).glob("*")):
-        _read_attestation(file)
+    _read_attestations(folder, manifest)
     return manifest
 
 
-def _walk(folder: Path) -> Iterator[str]:
-    """Yield the relative path of every file outside attestations/ but the manifest's two; refuse links and devices."""
-    for place, folders, names in os.walk(folder):
-        for name in sorted(folders + names):
+def _read_manifest(folder: Path) -> Manifest:
+    """Read the manifest once its own hash is checked. Its bytes are canonical, so no second reading of them exists."""
+    manifest_file, hash_file = folder / MANIFEST, folder / MANIFEST_SHA256
+    if not any(os.path.lexists(file) for file in (manifest_file, hash_file)):
+        raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}; give the folder that `infimed export` wrote")
+    for file in (manifest_file, hash_file):
+        _refuse_link(file, folder)
+        if not file.is_file():
+            raise VerifyError(f"{file.name} is missing from the bundle; get it again")
+    if manifest_file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise VerifyError(f"{MANIFEST} is larger than {MAX_MANIFEST_BYTES:,} bytes; get the bundle again")
+    data = manifest_file.read_bytes()
+    expected = f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode()
+    if hash_file.stat().st_size != len(expected) or hash_file.read_bytes() != expected:
+        raise VerifyError(f"{MANIFEST} is not the one that {MANIFEST_SHA256} names; get the bundle again")
+    try:
+        manifest = Manifest.from_json(strict_json(data))
+        canonical = manifest.to_bytes()
+    except (ValueError, RecursionError):
+        raise VerifyError(f"{MANIFEST} is not JSON; get the bundle again") from None
+    if canonical != data:
+        raise VerifyError(f"{MANIFEST} is not written in the canonical form; get the bundle again")
+    return manifest
+
+
+def _contents(folder: Path) -> tuple[set[str], set[str]]:
+    """Return the relative paths of a bundle's files and folders; refuse links and devices.
+
+    The manifest's two files are left out, and what lies in attestations/, though not a folder in there.
+    """
+    files, folders = set(), set()
+
+    def unreadable(error: OSError) -> None:
+        raise error
+
+    for place, below, names in os.walk(folder, onerror=unreadable):
+        for name in (*below, *names):
             path = Path(place) / name
             relative = path.relative_to(folder)
             _refuse_link(path, folder)
-            if name in names and relative.parts[0] != ATTESTATIONS and str(relative) not in (MANIFEST, MANIFEST_SHA256):
-                yield relative.as_posix()
+            if name in below:
+                folders.add(relative.as_posix())
+            elif str(relative) not in (MANIFEST, MANIFEST_SHA256) and relative.parts[:-1] != (ATTESTATIONS,):
+                files.add(relative.as_posix())
+    return files, folders
 
 
 def _refuse_link(path: Path, folder: Path) -> None:
@@ -157,14 +183,36 @@ def _refuse_link(path: Path, folder: Path) -> None:
         raise VerifyError(f"{path.relative_to(folder)} is a link or no plain file; a bundle holds none")
 
 
-def _read_attestation(path: Path) -> Attestation:
+def _is_draft(path: Path) -> bool:
+    """Whether a file of attestations/ is what a killed `attest` left; `writing` gives drafts their names."""
+    return path.name.startswith(".") and path.name.endswith(".part")
+
+
+def _read_attestations(folder: Path, manifest: Manifest) -> tuple[Attestation, ...]:
+    place = folder / ATTESTATIONS
+    paths = sorted(place.iterdir()) if place.is_dir() else []
+    return tuple(_read_attestation(path, manifest) for path in paths if not _is_draft(path))
+
+
+def _read_attestation(path: Path, manifest: Manifest) -> Attestation:
+    name = f"{ATTESTATIONS}/{path.name}"
     if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise VerifyError(f"{ATTESTATIONS}/{path.name} is larger than {MAX_MANIFEST_BYTES:,} bytes; remove it")
+        raise VerifyError(f"{name} is larger than {MAX_MANIFEST_BYTES:,} bytes; remove it")
     data = path.read_bytes()
-    if path.stem.rsplit("-", 1)[-1] != hashlib.sha256(data).hexdigest()[:16]:
-        raise VerifyError(f"{ATTESTATIONS}/{path.name} was changed after it was written; remove it")
+    short_hash = hashlib.sha256(data).hexdigest()[:16]
+    if path.stem.rsplit("-", 1)[-1] != short_hash:
+        raise VerifyError(f"{name} was changed after it was written; remove it")
     try:
-        value = json.loads(data)
-        return Attestation(str(value["kind"]), str(value["level"]), str(value["digest"]), dict(value["body"]))
+        value = strict_json(data)
+        found = Attestation(value["kind"], value["level"], value["digest"], dict(value["body"]))
+        named = path.name == f"{found.kind}-{found.level}-{short_hash}.json"
+        whole = named and len(value) == len(vars(found)) and isinstance(value["body"], dict)
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise VerifyError(f"{ATTESTATIONS}/{path.name} is malformed; remove it") from None
+        whole = False
+    if not whole:
+        raise VerifyError(f"{name} is malformed; remove it")
+    if found.level not in {entry.name for entry in manifest.levels}:
+        raise VerifyError(f"{name} speaks of level {found.level}, which the bundle does not hold; remove it")
+    if found.digest != manifest.level_digest(found.level):
+        raise VerifyError(f"{name} speaks of another {found.level} than the bundle's; remove it")
+    return found

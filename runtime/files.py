@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -25,6 +26,20 @@ def canonical_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
+def strict_json(data: bytes) -> Any:
+    """Return the value of UTF-8 JSON. Raises ValueError for a key given twice, NaN and Infinity, too."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) != len(pairs):
+            raise ValueError("a key is given twice")
+        return found
+
+    def no_number(text: str) -> None:
+        raise ValueError(f"{text} is no number")
+
+    return json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_constant=no_number)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file beside its final name, flush it to the disk, then rename."""
     with writing(path) as draft:
@@ -41,6 +56,20 @@ def writing(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, waiting for it; it dies with its process."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(folder)) from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def _flush(path: Path) -> None:

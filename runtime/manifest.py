@@ -23,6 +23,10 @@ PROBES = "probes"
 ATTESTATIONS = "attestations"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LEVEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_KEYS = frozenset({"schema", "family", "license", "preprocessing", "provenance", "files", "levels"})
+_FILE_KEYS = frozenset({"sha256", "size_bytes"})
+_LEVEL_KEYS = frozenset({"digest", "files", "shared", "tensors", "weight_bytes"})
 
 
 class VerifyError(CheckFailed):
@@ -99,40 +103,76 @@ class Manifest:
     def from_json(cls, value: Any) -> Manifest:
         """Read a parsed manifest. Raises VerifyError for anything that is not exactly the format."""
         try:
-            if value["schema"] != SCHEMA:
+            if type(value["schema"]) is not int or value["schema"] != SCHEMA:
                 raise VerifyError(f"{MANIFEST} is of schema {value['schema']!r}; this infimed reads schema {SCHEMA}")
-            files = {
-                _safe_path(path): FileEntry(_sha256(entry["sha256"]), int(entry["size_bytes"]))
-                for path, entry in value["files"].items()
-            }
-            levels = tuple(
-                LevelEntry(
-                    name=str(name),
-                    files=tuple(_known(path, files) for path in entry["files"]),
-                    shared=tuple(_known(path, files) for path in entry["shared"]),
-                    tensors={str(key): str(kind) for key, kind in entry["tensors"].items()},
-                    weight_bytes=int(entry["weight_bytes"]),
-                )
-                for name, entry in value["levels"].items()
-            )
+            _exactly(value, _KEYS, "it")
+            files = {_safe_path(path): _file(path, entry) for path, entry in value["files"].items()}
             manifest = cls(
-                family=str(value["family"]),
-                license=str(value["license"]),
-                preprocessing=dict(value["preprocessing"]),
-                levels=levels,
+                family=_text(value["family"], "family"),
+                license=_text(value["license"], "license"),
+                preprocessing=_mapping(value["preprocessing"], "preprocessing"),
+                levels=tuple(_level(name, entry, files) for name, entry in value["levels"].items()),
                 files=files,
-                provenance=dict(value["provenance"]),
+                provenance=_mapping(value["provenance"], "provenance"),
             )
             stated = {name: entry["digest"] for name, entry in value["levels"].items()}
             wrong = [name for name in stated if stated[name] != manifest.level_digest(name)]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise VerifyError(f"{MANIFEST} is malformed ({type(error).__name__}: {error})") from None
+        if not manifest.levels:
+            raise VerifyError(f"{MANIFEST} names no level")
         if wrong:
             raise VerifyError(f"{MANIFEST}: the digest of level {wrong[0]} is not that of its files")
         folded = {path.casefold() for path in files}
         if len(folded) != len(files):
             raise VerifyError(f"{MANIFEST} names two files that differ only in upper and lower case")
         return manifest
+
+
+def _level(name: str, entry: Any, files: Mapping[str, FileEntry]) -> LevelEntry:
+    """Return a level's entry: its own files lie in the folder of its name, those it shares in shared/."""
+    if not _LEVEL_NAME.fullmatch(name) or name in (SHARED, PROBES, ATTESTATIONS):
+        raise VerifyError(f"{MANIFEST} names {name!r} as a level, which is no name of one")
+    where = f"level {name}"
+    _exactly(entry, _LEVEL_KEYS, where)
+    tensors = _mapping(entry["tensors"], f"tensors of {where}")
+    return LevelEntry(
+        name=name,
+        files=_known(entry["files"], f"{name}/", files, where),
+        shared=_known(entry["shared"], f"{SHARED}/", files, where),
+        tensors={key: _text(kind, f"tensor {key!r} of {where}") for key, kind in tensors.items()},
+        weight_bytes=_count(entry["weight_bytes"], f"weight_bytes of {where}"),
+    )
+
+
+def _file(path: str, entry: Any) -> FileEntry:
+    _exactly(entry, _FILE_KEYS, path)
+    return FileEntry(_sha256(entry["sha256"]), _count(entry["size_bytes"], f"size_bytes of {path}"))
+
+
+def _exactly(value: Any, keys: frozenset[str], where: str) -> None:
+    """Raise VerifyError unless a mapping has these keys and no other: what is new bears a new schema."""
+    if strange := sorted(set(_mapping(value, where)) ^ keys):
+        kind = "has no" if strange[0] in keys else "has an unknown"
+        raise VerifyError(f"{MANIFEST} is malformed: {where} {kind} key {strange[0]!r}")
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise VerifyError(f"{MANIFEST} is malformed: {where} is no mapping")
+    return dict(value)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise VerifyError(f"{MANIFEST} is malformed: {where} is {value!r} in place of a text")
+    return value
+
+
+def _count(value: Any, where: str) -> int:
+    if type(value) is not int or value < 0:
+        raise VerifyError(f"{MANIFEST} is malformed: {where} is {value!r} in place of a number of bytes")
+    return value
 
 
 def _safe_path(path: str) -> str:
@@ -150,7 +190,11 @@ def _sha256(value: str) -> str:
     return value
 
 
-def _known(path: str, files: Mapping[str, FileEntry]) -> str:
-    if path not in files:
-        raise VerifyError(f"{MANIFEST}: a level uses {path!r}, which is not among its files")
-    return path
+def _known(value: Any, folder: str, files: Mapping[str, FileEntry], where: str) -> tuple[str, ...]:
+    """Return a level's list of paths, each once, in `folder`, and among the manifest's files."""
+    if not isinstance(value, list) or len({*value}) != len(value):
+        raise VerifyError(f"{MANIFEST} is malformed: {where} names its files by no list, or one twice")
+    for path in value:
+        if path not in files or not path.startswith(folder):
+            raise VerifyError(f"{MANIFEST}: {where} uses {path!r}, which is not among the files of {folder}")
+    return tuple(value)

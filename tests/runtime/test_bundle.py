@@ -4,12 +4,16 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infimed import InfimedError
 from infimed.runtime.bundle import Bundle, BundleError, verify, write_manifest
+from infimed.runtime.files import canonical_json
 from infimed.runtime.levels import UnknownLevel
 from infimed.runtime.manifest import LevelEntry, VerifyError
 
@@ -108,13 +112,14 @@ def test_links_are_refused(folder: Path, kind: str, tmp_path: Path) -> None:
         verify(folder)
 
 
-def rewrite(folder: Path, change: dict[str, object]) -> None:
+def forge(folder: Path, data: bytes) -> None:
     """A forger's manifest: changed, and hashed again."""
-    value = json.loads((folder / "manifest.json").read_bytes())
-    value.update(change)
-    data = json.dumps(value).encode()
     (folder / "manifest.json").write_bytes(data)
     (folder / "manifest.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  manifest.json\n")
+
+
+def rewrite(folder: Path, change: dict[str, object]) -> None:
+    forge(folder, canonical_json({**json.loads((folder / "manifest.json").read_bytes()), **change}))
 
 
 OUTSIDE = ["../outside", "/etc/passwd", "a//b", "./a", "attestations/x", "manifest.json", "", "a\\b"]
@@ -136,6 +141,156 @@ def test_a_malformed_or_downgraded_manifest_is_refused(folder: Path, change: dic
     rewrite(folder, change)
     with pytest.raises(VerifyError, match=r"manifest\.json"):
         verify(folder)
+
+
+def changed(value: Any, place: tuple[str, ...], new: Any) -> Any:
+    """A copy of nested JSON with another value at one place; None takes the key away."""
+    key, *rest = place
+    inner = changed(value[key], tuple(rest), new) if rest else new
+    return {name: entry for name, entry in {**value, key: inner}.items() if entry is not None}
+
+
+FILE, LEVEL = ("files", "shared/tokenizer.json"), ("levels", "gguf-f32")
+
+
+@pytest.mark.parametrize(
+    ("place", "new"),
+    [
+        ((*FILE, "size_bytes"), 2.7),
+        ((*FILE, "size_bytes"), 2.0),
+        ((*FILE, "size_bytes"), True),
+        ((*FILE, "size_bytes"), "2"),
+        ((*FILE, "size_bytes"), -2),
+        ((*FILE, "mode"), 7),
+        ((*FILE, "sha256"), 7),
+        ((*LEVEL, "weight_bytes"), 700.5),
+        ((*LEVEL, "weight_bytes"), None),
+        ((*LEVEL, "tensors"), {"weight": 3}),
+        ((*LEVEL, "shared"), "x"),
+        ((*LEVEL, "shared"), ["gguf-f32/model.gguf"]),
+        ((*LEVEL, "files"), ["gguf-f32/model.gguf", "gguf-f32/model.gguf"]),
+        ((*LEVEL, "note"), "new"),
+        (("levels",), {}),
+        (("levels", "../up"), {}),
+        (("schema",), True),
+        (("family",), ["qwen2.5-vl"]),
+        (("preprocessing",), [["patch_size", 14]]),
+        (("provenance",), None),
+        (("signature",), "new"),
+    ],
+)
+def test_a_manifest_that_is_not_exactly_the_format_is_refused(folder: Path, place: tuple[str, ...], new: Any) -> None:
+    forge(folder, canonical_json(changed(json.loads((folder / "manifest.json").read_bytes()), place, new)))
+    with pytest.raises(VerifyError, match=r"manifest\.json"):
+        verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"size_bytes": 2\n', b'"size_bytes": Infinity\n'),
+        (b'"size_bytes": 2\n', b'"size_bytes": 1e999\n'),
+        (b'"weight_bytes": 700', b'"weight_bytes": 7e2'),
+        (b'"license": "apache-2.0"', b'"license": "mit",\n  "license": "apache-2.0"'),
+        (b'"license": "apache-2.0"', b'"license": "\\ud800"'),
+        (b'"license": "apache-2.0"', b'"license": "\xff"'),
+        (b'"license": "apache-2.0"', b'"license":  "apache-2.0"'),
+        (b'"checkpoint": "', b'"score": NaN,\n    "checkpoint": "'),
+        (b"{", b'{"a":' * 100_000),
+    ],
+)
+def test_json_that_could_be_read_in_two_ways_is_refused(folder: Path, old: bytes, new: bytes) -> None:
+    data = (folder / "manifest.json").read_bytes()
+    assert old in data
+    forge(folder, data.replace(old, new, 1))
+    with pytest.raises(VerifyError, match=r"manifest\.json"):
+        verify(folder)
+
+
+def test_a_bundle_without_its_manifest_was_changed_and_is_not_merely_none(folder: Path) -> None:
+    for name in ("manifest.json", "manifest.sha256"):
+        data = (folder / name).read_bytes()
+        (folder / name).unlink()
+        with pytest.raises(VerifyError, match=f"{name} is missing"):
+            verify(folder)
+        (folder / name).mkdir()
+        with pytest.raises(VerifyError, match=f"{name} is missing"):
+            verify(folder)
+        (folder / name).rmdir()
+        (folder / name).write_bytes(data)
+
+
+def test_an_extra_folder_and_a_file_in_the_place_of_attestations_are_refused(folder: Path) -> None:
+    for path in ("empty", "gguf-f32/empty", "attestations/empty"):
+        (folder / path).mkdir()
+        with pytest.raises(VerifyError, match=f"{path} does not belong"):
+            verify(folder)
+        (folder / path).rmdir()
+    (folder / "attestations/deep").mkdir()
+    (folder / "attestations/deep/parity-gguf-f32-0.json").write_text("{}")
+    with pytest.raises(VerifyError, match="attestations/deep does not belong"):
+        verify(folder)
+    shutil.rmtree(folder / "attestations")
+    verify(folder)
+    (folder / "attestations").write_text("payload")
+    with pytest.raises(VerifyError, match="attestations does not belong"):
+        verify(folder)
+
+
+def attest_by_hand(folder: Path, name: str | None = None, **value: object) -> None:
+    digest = Bundle.open(folder).manifest.level_digest("gguf-f32")
+    data = canonical_json({"kind": "parity", "level": "gguf-f32", "digest": digest, "body": {"own": 1}, **value})
+    short = hashlib.sha256(data).hexdigest()[:16]
+    name = name or f"{value.get('kind', 'parity')}-{value.get('level', 'gguf-f32')}"
+    (folder / "attestations" / f"{name}-{short}.json").write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ({}, ""),
+        ({"level": "gguf-q99"}, "speaks of level gguf-q99"),
+        ({"digest": "0" * 64}, "speaks of another gguf-f32"),
+        ({"digest": 7}, "speaks of another gguf-f32"),
+        ({"name": "drift-gguf-f32"}, "malformed"),
+        ({"body": [["own", 1]]}, "malformed"),
+        ({"more": 1}, "malformed"),
+    ],
+)
+def test_an_attestation_must_speak_of_a_level_of_this_bundle(folder: Path, value: dict[str, Any], says: str) -> None:
+    attest_by_hand(folder, **value)
+    if not says:
+        assert len(Bundle.open(folder).attestations()) == 2
+        return
+    with pytest.raises(VerifyError, match=says):
+        verify(folder)
+
+
+def test_a_draft_of_a_killed_attest_is_ignored_and_goes_with_the_next_one(folder: Path) -> None:
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom infimed.runtime import files\n"
+        "from infimed.runtime.bundle import Bundle\nfiles._flush = lambda draft: os._exit(9)\n"
+        "Bundle.open(Path(sys.argv[1])).attest('parity', 'gguf-f32', {'more': 1})\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(folder)]).returncode == 9
+    assert len([path for path in (folder / "attestations").iterdir() if path.name.endswith(".part")]) == 1
+    bundle = Bundle.open(folder)
+    assert len(bundle.attestations()) == 1
+    bundle.attest("parity", "gguf-f32", {"more": 2})
+    assert all(path.suffix == ".json" for path in (folder / "attestations").iterdir())
+    assert len(Bundle.open(folder).attestations()) == 2
+    (folder / "attestations/.x.part").symlink_to("/etc/passwd")
+    with pytest.raises(VerifyError, match="is a link"):
+        verify(folder)
+
+
+def test_a_folder_and_a_file_whose_names_are_not_utf_8_are_told_of_and_crash_nothing(folder: Path) -> None:
+    odd = folder.with_name(os.fsdecode(b"b\xfcndel"))
+    folder.rename(odd)
+    verify(odd)
+    (odd / os.fsdecode(b"\xff.bin")).write_text("x")
+    with pytest.raises(VerifyError, match="does not belong"):
+        verify(odd)
 
 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
