@@ -13,7 +13,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import InfimedError
 from .prompt import PreparedImage
+
+MAX_THREADS = 512
+"""More than any processor here has; libraries end the process where the system refuses them a thread."""
+MAX_GPU_LAYERS = 2**31 - 1
+
+
+class BackendError(InfimedError):
+    """An engine was asked for more than the machine or the model has, or gave values that are no numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +65,23 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Give back the library's memory."""
+
+
+def check_settings(threads: int, context_tokens: int, limit_tokens: int, gpu_layers: int = 0) -> None:
+    """Refuse what an inference library would end the process for, or cut to 32 bits. Raises BackendError.
+
+    limit_tokens: the longest sequence the model was made for (its config's max_position_embeddings).
+    """
+    if not 1 <= threads <= MAX_THREADS:
+        raise BackendError(f"{threads} threads asked for; 1 to {MAX_THREADS} can be had")
+    if not 1 <= context_tokens <= limit_tokens:
+        raise BackendError(f"a context of {context_tokens} tokens asked for; this model takes 1 to {limit_tokens}")
+    if not -MAX_GPU_LAYERS <= gpu_layers <= MAX_GPU_LAYERS:
+        raise BackendError(f"{gpu_layers} GPU layers asked for; no model has more than {MAX_GPU_LAYERS}")
+
+
+def finite(values: NDArray[np.float32], source: str) -> NDArray[np.float32]:
+    """Return the values a library gave, if all are numbers: weights that are none must not give answers."""
+    if not np.isfinite(values).all():
+        raise BackendError(f"{source} returned values that are no numbers; its weights are damaged")
+    return values

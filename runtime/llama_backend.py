@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backend import Placed
+from .backend import Placed, check_settings, finite
 from .gguf_file import read_gguf
-from .llama_files import NORM_EPSILON, check_text_model
+from .llama_files import CONTEXT_LENGTH, NORM_EPSILON, check_text_model
 from .llama_graph import norm_epsilon
-from .llama_library import LlamaError, finite, flash_type, llama_library, path_bytes, pointer
+from .llama_library import LlamaError, flash_type, llama_library, path_bytes, pointer
 from .llama_steps import check_pieces, cut_pieces, split_images
 from .llama_vision import LlamaVision
 from .prompt import PreparedImage
@@ -59,21 +59,24 @@ class LlamaBackend:
         flash_attention: bool = False,
         repack: bool = False,
     ) -> None:
-        """Load the files. Raises GgufError, LlamaError or MissingExtra.
+        """Load the files. Raises GgufError, LlamaError, BackendError or MissingExtra.
 
-        gpu_layers: layers on the GPU; a negative number means all. precise: KV cache in f32, for the level on which the
-        graph is judged; f16 otherwise. flash_attention: moves the mean KL on a CPU to 1e-5 or more, so off by default.
+        gpu_layers: layers on the GPU, refused where this llama.cpp has none; a negative number means all. precise: KV
+        cache in f32, for the level on which the graph is judged; f16 otherwise. flash_attention: moves the mean KL on a
+        CPU to 1e-5 or more, so off by default.
         """
         self._library = llama_library()
         self._tower: LlamaVision | None = None
         self._context: Any = None
         self._model: Any = None
-        if threads < 1 or context_tokens < 1:
-            raise LlamaError(
-                f"{threads} threads and {context_tokens} context tokens asked for; both must be at least 1"
-            )
         header = read_gguf(model)
         sizes = check_text_model(header)
+        check_settings(threads, context_tokens, int(str(header.values[CONTEXT_LENGTH])), gpu_layers)
+        if gpu_layers and not self._llama.llama_supports_gpu_offload():
+            raise LlamaError(
+                f"{gpu_layers} GPU layers asked for, but this llama.cpp is built for the processor alone; ask for 0, "
+                "or compile llama-cpp-python for the GPU (CMAKE_ARGS=-DGGML_CUDA=ON)"
+            )
         self._times: list[int] = []
         self.context_tokens = context_tokens
         self.settings = LlamaSettings(

@@ -16,6 +16,7 @@ TEXT_ARCHITECTURE = "qwen2vl"
 VISION_ARCHITECTURE = "clip"
 PROJECTOR = "qwen2.5vl_merger"
 NORM_EPSILON = f"{TEXT_ARCHITECTURE}.attention.layer_norm_rms_epsilon"
+CONTEXT_LENGTH = f"{TEXT_ARCHITECTURE}.context_length"
 HEAD = "output.weight"
 _MAX_SIZE = 1 << 20
 _MAX_LAYERS = 1024

@@ -12,9 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from .. import InfimedError, MissingExtra
 
 _WARNING, _ERROR, _CONTINUED = 3, 4, 5  # ggml.h
@@ -107,10 +104,3 @@ def flash_type(library: LlamaLibrary, enabled: bool) -> int:
     """Return llama.cpp's number for flash attention on or off."""
     llama = library.llama
     return int(llama.LLAMA_FLASH_ATTN_TYPE_ENABLED if enabled else llama.LLAMA_FLASH_ATTN_TYPE_DISABLED)
-
-
-def finite(values: NDArray[np.float32], source: str) -> NDArray[np.float32]:
-    """Return the values a call gave, if all are numbers: files whose weights are none must not give answers."""
-    if not np.isfinite(values).all():
-        raise LlamaError(f"{source} returned values that are no numbers; export the level again")
-    return values

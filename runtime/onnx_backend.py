@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import InfimedError, MissingExtra
-from .backend import Placed
+from .backend import Placed, check_settings, finite
 from .onnx_file import check_onnx_file
 from .preprocessing import PixelRules, patches
 from .prompt import PreparedImage, read_json
+from .shape import context_limit
 from .vision_index import vision_index
 
 DECODER = "decoder"
@@ -51,8 +52,9 @@ class OnnxBackend:
         """Open the level in `folder` with what it uses in `shared`.
 
         threads: of the processor. context_tokens: room of the KV cache; memory is taken as it fills. providers: of
-        onnxruntime, in order; each must really run here. Raises OnnxError or MissingExtra.
+        onnxruntime, in order; each must really run here. Raises OnnxError, BackendError or MissingExtra.
         """
+        check_settings(threads, context_tokens, context_limit(read_json(shared / "config.json")))
         self._rules = PixelRules.from_json(read_json(shared / "preprocessor_config.json"))
         self._embeddings = _open_embeddings(shared / EMBEDDINGS)
         self._decoder = _open_session(folder / f"{DECODER}.onnx", threads, providers)
@@ -81,7 +83,7 @@ class OnnxBackend:
         values, grid = patches(image.rgb, self._rules)
         feeds = {"pixel_values": values, **vision_index([grid], **self._window).feeds()}
         made: NDArray[np.float32] = _run(self._vision.run, ["image_embeddings"], feeds, self._give_back)[0]
-        return made
+        return finite(made, "the vision tower")
 
     def extend(
         self,
@@ -107,7 +109,7 @@ class OnnxBackend:
                 np.arange(first - start, stop - start),
                 logits[first - (count - want) : stop - (count - want)] if first < stop else logits[:0],
             )
-        return logits
+        return finite(logits, "the language model")
 
     def _step(
         self,
@@ -174,8 +176,6 @@ def _open_session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
         import onnxruntime
     except ModuleNotFoundError:
         raise MissingExtra("onnx", "onnxruntime") from None
-    if threads < 1:
-        raise OnnxError(f"{threads} threads asked for; at least 1 is needed")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -13,9 +13,11 @@ from .decoding import Decoder
 from .engine import Engine
 from .levels import level as level_row
 from .manifest import SHARED, LevelEntry
-from .prompt import Prompter
+from .prompt import Prompter, read_json
+from .shape import context_limit
 
 CONTEXT_TOKENS = 4096
+"""Room for prompt and reply unless asked otherwise; less where the model was made for less."""
 GGUF_MODEL = "model.gguf"
 
 
@@ -30,13 +32,14 @@ def open_engine(
     *,
     threads: int | None = None,
     gpu_layers: int = 0,
-    context_tokens: int = CONTEXT_TOKENS,
+    context_tokens: int | None = None,
 ) -> Engine:
     """Return an engine for one level of a verified bundle.
 
     threads: of the processor, all available by default. gpu_layers: how many layers llama.cpp puts on the GPU; for
-    onnxruntime any number above 0 asks for its CUDA provider. Raises UnknownLevel, or MissingExtra naming the command
-    that installs the library.
+    onnxruntime any number but 0 asks for its CUDA provider. context_tokens: room for prompt and reply, at most the
+    model's own limit; CONTEXT_TOKENS or that limit by default, the smaller one. Raises UnknownLevel, BackendError, or
+    MissingExtra naming the command that installs the library.
     """
     entry = bundle.entry(level)
     return open_level(bundle.folder, entry, threads=threads, gpu_layers=gpu_layers, context_tokens=context_tokens)
@@ -48,13 +51,15 @@ def open_level(
     *,
     threads: int | None = None,
     gpu_layers: int = 0,
-    context_tokens: int = CONTEXT_TOKENS,
+    context_tokens: int | None = None,
 ) -> Engine:
     """Return an engine for a level in a folder laid out as a bundle, verified or still being written."""
     row = level_row(entry.name)
-    threads = threads or default_threads()
+    threads = default_threads() if threads is None else threads
     shared = folder / SHARED
     prompter = Prompter.open(shared)
+    if context_tokens is None:
+        context_tokens = min(CONTEXT_TOKENS, context_limit(read_json(shared / "config.json")))
     if row.format == "gguf":
         from .llama_backend import LlamaBackend
 

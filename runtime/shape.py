@@ -189,6 +189,15 @@ class ModelShape:
             raise CheckpointError(f"config.json lacks or garbles {error}; it must describe {family.name}") from None
 
 
+def context_limit(config: Mapping[str, Any]) -> int:
+    """Return the longest sequence a model was made for, in tokens, from its config.json. Raises CheckpointError."""
+    text = config.get("text_config") or config
+    limit = text.get("max_position_embeddings") if isinstance(text, Mapping) else None
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+        raise CheckpointError(f"config.json: max_position_embeddings is {limit!r}; a number of tokens is needed")
+    return limit
+
+
 def is_vision(name: str) -> bool:
     """Return whether a tensor belongs to the vision tower, in the names of transformers 4 and 5."""
     return name.startswith(("visual.", "model.visual."))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import InfimedError, MissingExtra
-from ..runtime.backend import Placed
+from ..runtime.backend import MAX_THREADS, Placed, finite
 from ..runtime.families import family_of
 from ..runtime.preprocessing import PixelRules, patches
 from ..runtime.prompt import PreparedImage
@@ -54,7 +54,7 @@ class TorchBackend:
                 torch.tensor([[grid.t, grid.h, grid.w]], device=self._model.device),
                 return_dict=True,
             ).pooler_output[0]
-        return _to_numpy(made)
+        return finite(_to_numpy(made), "the vision tower")
 
     def extend(
         self,
@@ -78,7 +78,7 @@ class TorchBackend:
                 past_key_values=self._cache,
                 use_cache=True,
             ).last_hidden_state[0]
-            return _to_numpy(self._model.lm_head(hidden[len(hidden) - want :]))
+            return finite(_to_numpy(self._model.lm_head(hidden[len(hidden) - want :])), "the language model")
 
     def truncate(self, tokens: int, next_position: int) -> None:
         """Keep the first `tokens` tokens of the sequence."""
@@ -134,8 +134,8 @@ def use_threads(threads: int) -> None:
         import torch
     except ModuleNotFoundError:
         raise MissingExtra("train", "torch") from None
-    if threads < 1:
-        raise TorchError(f"{threads} threads asked for; at least 1 is needed")
+    if not 1 <= threads <= MAX_THREADS:
+        raise TorchError(f"{threads} threads asked for; 1 to {MAX_THREADS} can be had")
     torch.set_num_threads(threads)
 
 

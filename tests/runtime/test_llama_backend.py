@@ -19,7 +19,7 @@ pytest.importorskip("llama_cpp")
 from infimed import InfimedError  # noqa: E402
 from infimed.export.gguf_write import write_text_model, write_vision_model  # noqa: E402
 from infimed.runtime import llama_backend, llama_graph  # noqa: E402
-from infimed.runtime.backend import Placed  # noqa: E402
+from infimed.runtime.backend import BackendError, Placed  # noqa: E402
 from infimed.runtime.distance import distance  # noqa: E402
 from infimed.runtime.gguf_file import GgufError, read_gguf  # noqa: E402
 from infimed.runtime.llama_backend import LlamaBackend  # noqa: E402
@@ -301,6 +301,33 @@ def test_what_does_not_fit_is_refused_before_llama_cpp_sees_it(bench: Bench, bac
             backend.encode_image(wrong)
 
 
+@pytest.mark.parametrize(
+    ("wish", "words"),
+    [
+        ({"threads": 0}, "1 to 512"),
+        ({"threads": 100_000}, "1 to 512"),
+        ({"context_tokens": 0}, "1 to 8192"),
+        ({"context_tokens": 8193}, "1 to 8192"),
+        ({"context_tokens": 2**32 + 256}, "1 to 8192"),  # llama.cpp would take it for 256
+        ({"gpu_layers": 2**31}, "no model has more"),
+        ({"gpu_layers": -(2**40)}, "no model has more"),
+    ],
+)
+def test_settings_that_llama_cpp_would_end_the_process_for_are_refused(
+    wish: dict[str, int], words: str, bench: Bench
+) -> None:
+    with pytest.raises(BackendError, match=words):
+        LlamaBackend(bench.text, None, **{"threads": 1, "context_tokens": 256, **wish})  # type: ignore[arg-type]
+
+
+def test_gpu_layers_are_refused_where_llama_cpp_has_no_gpu(bench: Bench) -> None:
+    if llama_library().llama.llama_supports_gpu_offload():
+        pytest.skip("this llama.cpp has a GPU")
+    for layers in (5, -1):
+        with pytest.raises(LlamaError, match="processor alone"):
+            LlamaBackend(bench.text, None, threads=1, context_tokens=256, gpu_layers=layers)
+
+
 def test_an_image_without_a_vision_tower_is_refused(bench: Bench) -> None:
     backend = LlamaBackend(bench.text, None, threads=1, context_tokens=256)
     with pytest.raises(LlamaError, match="mmproj"):
@@ -339,7 +366,7 @@ def test_a_vision_tower_that_returns_no_numbers_is_refused(bench: Bench, tmp_pat
     path = tmp_path / "mmproj.gguf"
     path.write_bytes(data)
     backend = LlamaBackend(bench.text, path, threads=1, context_tokens=256)
-    with pytest.raises(LlamaError, match="no numbers"):
+    with pytest.raises(BackendError, match="no numbers"):
         backend.encode_image(bench.prompt("one image").images[0])
     backend.close()
 

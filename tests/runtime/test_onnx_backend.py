@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from infimed import InfimedError
-from infimed.runtime.backend import Placed
+from infimed.runtime.backend import BackendError, Placed
 from infimed.runtime.decoding import Decoder
 from infimed.runtime.distance import kl_rows
 from infimed.runtime.engine import Engine
@@ -148,6 +149,31 @@ def test_more_tokens_than_the_context_holds_are_refused(exported: Exported) -> N
     backend = open_backend(exported, context=8)
     with pytest.raises(OnnxError, match="9 tokens are more than the context of 8"):
         backend.extend(np.arange(9), np.tile(np.arange(9), (3, 1)), (), 1)
+
+
+def test_settings_beyond_the_machine_or_the_model_are_refused(exported: Exported) -> None:
+    for threads in (0, 100_000):
+        with pytest.raises(BackendError, match="1 to 512"):
+            open_backend(exported, threads=threads)
+    for context in (0, 8193, 10**9):
+        with pytest.raises(BackendError, match="1 to 8192"):
+            open_backend(exported, context=context)
+
+
+def test_values_that_are_no_numbers_are_refused(exported: Exported, tmp_path: Path) -> None:
+    shutil.copytree(exported.bundle / "shared", tmp_path / "shared")
+    table = np.load(tmp_path / "shared/token_embeddings.npy")
+    table[7] = 0x7FC0  # NaN in bfloat16
+    np.save(tmp_path / "shared/token_embeddings.npy", table)
+    damaged = OnnxBackend(exported.bundle / "onnx-fp32", tmp_path / "shared", threads=1, context_tokens=64)
+    assert damaged.extend(np.arange(3), np.tile(np.arange(3), (3, 1)), (), 1).shape == (1, damaged.vocab_size)
+    with pytest.raises(BackendError, match="the language model returned values that are no numbers"):
+        damaged.extend(np.array([7]), np.full((3, 1), 3), (), 1)
+    backend = open_backend(exported)
+    prompt = Prompter.open(exported.bundle / "shared").prompt(PROMPTS["square"])
+    backend._rules = dataclasses.replace(backend._rules, mean=(float("nan"), 0.5, 0.5))
+    with pytest.raises(BackendError, match="the vision tower returned values that are no numbers"):
+        backend.encode_image(prompt.images[0])
 
 
 def test_a_provider_that_does_not_run_here_is_refused_not_replaced(exported: Exported) -> None:
