@@ -7,8 +7,9 @@ or not. Knows the order of the steps; how a format is written is in gguf_export.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..evaluation.dataset import Dataset
@@ -102,9 +103,6 @@ def _copy_prompt_files(checkpoint: Path, shared: Path) -> None:
             shutil.copyfile(checkpoint / name, shared / name)
 
 
-_WRITERS = {"gguf": export_gguf, "onnx": export_onnx}
-
-
 def _build(
     checkpoint: Path,
     draft: Path,
@@ -114,12 +112,16 @@ def _build(
     on_event: OnEvent,
 ) -> tuple[dict[str, LevelEntry], tuple[Parity, ...]]:
     """Write every asked level, format by format, each only after its full-precision level passed the gate."""
+    writers: dict[str, Callable[..., dict[str, LevelEntry]]] = {
+        "gguf": partial(export_gguf, threads=threads),
+        "onnx": export_onnx,
+    }
     entries: dict[str, LevelEntry] = {}
     gates = []
     for format in dict.fromkeys(row.format for row in rows):
         full = full_precision_of(format)
         asked = [row.name for row in rows if row.format == format]
-        made = _WRITERS[format](checkpoint, draft, tuple(dict.fromkeys((full.name, *asked))), on_event)
+        made = writers[format](checkpoint, draft, tuple(dict.fromkeys((full.name, *asked))), on_event)
         engine = open_level(draft, made[full.name], threads=threads)
         try:
             gates.append(measure(engine, references, on_event))

@@ -21,11 +21,17 @@ from .gguf_write import FloatType, write_vision_model
 
 
 def export_gguf(
-    checkpoint_folder: Path, bundle_folder: Path, levels: Sequence[str], on_event: OnEvent = ignore
+    checkpoint_folder: Path,
+    bundle_folder: Path,
+    levels: Sequence[str],
+    on_event: OnEvent = ignore,
+    *,
+    threads: int | None = None,
 ) -> dict[str, LevelEntry]:
     """Write each level into its folder of `bundle_folder` and what they share into shared/; return their entries.
 
-    Raises GgufUnsupported, GgufWriteError, QuantiseError, CheckpointError or MissingExtra.
+    threads: of the quantiser, all available by default; the bytes are the same at any number. Raises
+    GgufUnsupported, GgufWriteError, QuantiseError, CheckpointError or MissingExtra.
     """
     checkpoint = Checkpoint.open(checkpoint_folder)
     rows = [level_row(name) for name in levels]
@@ -38,7 +44,7 @@ def export_gguf(
             towers[kind] = write_vision_model(checkpoint, shared / _tower_name(kind), kind, on_event)
         (bundle_folder / row.name).mkdir(exist_ok=True)
     outputs = {row.name: bundle_folder / row.name / GGUF_MODEL for row in rows}
-    written = write_levels(checkpoint, outputs, rows, threads=default_threads(), on_event=on_event)
+    written = write_levels(checkpoint, outputs, rows, threads=threads or default_threads(), on_event=on_event)
     prompt_files = tuple(f"{SHARED}/{name}" for name in PROMPT_FILES if (shared / name).is_file())
     entries = {}
     for row in rows:

@@ -105,6 +105,23 @@ def test_a_bundle_gets_one_f16_tower_for_all_levels_but_the_exact_one(checkpoint
     assert sorted(path.name for path in (tmp_path / "shared").iterdir()) == ["mmproj-f16.gguf", "mmproj-f32.gguf"]
 
 
+def test_an_export_quantises_with_the_threads_it_was_given(
+    checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from infimed.export.export_bundle import _build
+
+    class Seen(Exception):
+        pass
+
+    def quantise(*_: object, threads: int) -> None:
+        raise Seen(threads)
+
+    monkeypatch.setattr(gguf_quantise, "quantise", quantise)
+    for threads in (1, 7):
+        with pytest.raises(Seen, match=str(threads)):
+            _build(checkpoint.folder, tmp_path, [level("gguf-q8_0")], (), threads, lambda event: None)
+
+
 def test_a_failed_quantisation_says_why_and_leaves_nothing(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
