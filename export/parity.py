@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import CheckFailed
-from ..runtime.distance import kl_rows
+from ..runtime.distance import compare_rows, summarise
 from ..runtime.engine import Engine, Sampling
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.messages import Message
@@ -114,28 +114,21 @@ def take_references(engine: Engine, probes: Sequence[Probe], on_event: OnEvent =
 
 def measure(engine: Engine, references: Sequence[Reference], on_event: OnEvent = ignore) -> Parity:
     """Run an engine over the probes and return its distance to the reference."""
-    vision, kls, same, decided = 0.0, [], [], []
+    if not references:
+        raise ParityError(f"{engine.level}: there is no prompt to measure parity on; nothing was published")
+    apart, compared = [], []
     for done, reference in enumerate(references):
         messages = reference.probe.messages
         for ours, theirs in zip(engine.image_embeddings(messages), reference.embeddings, strict=True):
-            vision = max(vision, float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
+            apart.append(float(np.abs(ours - theirs).max() / np.abs(theirs).max()))
         rows = engine.logits(messages, reference.continuation)[:, : reference.rows.shape[1]]
-        kls.append(kl_rows(reference.rows, rows))
-        same.append(reference.rows.argmax(-1) == rows.argmax(-1))
-        best = np.partition(reference.rows.astype(np.float64), -2, axis=-1)[:, -2:]
-        decided.append(best[:, 1] - best[:, 0] > GAP_LOGITS)
+        compared.append(compare_rows(reference.rows, rows, GAP_LOGITS))
         on_event(Event(f"parity {engine.level}", done + 1, len(references), "prompts"))
-    kl, top1, clear = np.concatenate(kls), np.concatenate(same), np.concatenate(decided)
     return Parity(
         level=engine.level,
         probes=len(references),
-        rows=len(kl),
-        vision=vision,
-        kl_mean_nats=float(kl.mean()),
-        kl_max_nats=float(kl.max()),
-        top1=float(top1.mean()),
-        decided=int(clear.sum()),
-        top1_decided=float(top1[clear].mean()) if clear.any() else 1.0,
+        vision=float(np.max(apart, initial=0.0)),  # numpy's maximum keeps NaN, which Python's may lose
+        **asdict(summarise(compared)),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,17 +25,36 @@ def kl_rows(reference: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]
     return np.asarray((np.exp(p) * (p - q)).sum(axis=-1))
 
 
-def distance(reference: NDArray[Any], other: NDArray[Any], gap: float) -> Distance:
-    """Return the distance of `other` to `reference`, both (rows, vocab) logits.
+@dataclass(frozen=True, eq=False)
+class ComparedRows:
+    """Rows of logits held against a reference's, row by row.
 
-    gap: top-1 must agree only where the reference's two largest logits differ by more than this.
+    kl_nats: (rows,), float64. same: whether the likeliest token is the same. decided: whether the reference's two
+    largest logits differ by more than the gap; only there must it be.
     """
+
+    kl_nats: NDArray[np.float64]
+    same: NDArray[np.bool_]
+    decided: NDArray[np.bool_]
+
+
+def compare_rows(reference: NDArray[Any], other: NDArray[Any], gap: float) -> ComparedRows:
+    """Hold `other` against `reference`, both (rows, vocab) logits. gap: in logits."""
     if reference.shape != other.shape:
         raise ValueError(f"logits of shape {other.shape} cannot be held against {reference.shape}")
-    kl = kl_rows(reference, other)
-    same = reference.argmax(axis=-1) == other.argmax(axis=-1)
     best = np.partition(reference.astype(np.float64), -2, axis=-1)[:, -2:]
-    decided = best[:, 1] - best[:, 0] > gap
+    return ComparedRows(
+        kl_rows(reference, other),
+        reference.argmax(axis=-1) == other.argmax(axis=-1),
+        best[:, 1] - best[:, 0] > gap,
+    )
+
+
+def summarise(parts: Sequence[ComparedRows]) -> Distance:
+    """Return the distance over all rows of several comparisons."""
+    kl = np.concatenate([part.kl_nats for part in parts])
+    same = np.concatenate([part.same for part in parts])
+    decided = np.concatenate([part.decided for part in parts])
     return Distance(
         rows=len(kl),
         kl_mean_nats=float(kl.mean()),
@@ -42,3 +63,11 @@ def distance(reference: NDArray[Any], other: NDArray[Any], gap: float) -> Distan
         decided=int(decided.sum()),
         top1_decided=float(same[decided].mean()) if decided.any() else 1.0,
     )
+
+
+def distance(reference: NDArray[Any], other: NDArray[Any], gap: float) -> Distance:
+    """Return the distance of `other` to `reference`, both (rows, vocab) logits.
+
+    gap: top-1 must agree only where the reference's two largest logits differ by more than this.
+    """
+    return summarise([compare_rows(reference, other, gap)])
