@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..devices.memory import Use
-from ..devices.plan import Fit, advice, best
+from ..devices.plan import Fit, advice, best, bounded
 from ..devices.plan import plan as plan_levels
 from ..devices.profiles import GB, PROFILES, DeviceProfile, device
 from ..devices.weights import read_planned
@@ -135,7 +135,9 @@ def _fit_json(found: Fit) -> dict[str, Any]:
 def plan(
     model: Annotated[Path, typer.Argument(help="A checkpoint or a bundle.", show_default=False)],
     device_name: Annotated[str, typer.Option("--device", help="A name from `infimed devices list`.")],
-    context: Annotated[int, typer.Option(help="Tokens of prompt, images and reply together.")] = 4096,
+    context: Annotated[
+        int, typer.Option(help="Tokens of prompt, images and reply together, at most the model's limit.")
+    ] = 4096,
     image_side: Annotated[int, typer.Option(help="Side of the largest image in pixels; 0: none.")] = 448,
     min_rate: Annotated[float, typer.Option(help="Tokens per second that the best level must reach.")] = 0,
     as_json: AsJson = False,
@@ -155,6 +157,7 @@ def plan(
             on_event(Event("verify", seen_bytes, 0, "bytes", path))
 
         planned = read_planned(model, on_file)
+    use = bounded(planned, use)
     fits = plan_levels(planned, row, use)
     chosen = best(fits, min_rate)
     # A level that fits but is too slow needs no advice on memory.
@@ -162,32 +165,34 @@ def plan(
     if as_json:
         body = {
             "device": row.name,
-            "context_tokens": context,
-            "image_pixels": min(use.image_pixels, planned.max_pixels),
+            "context_tokens": use.context_tokens,
+            "max_context_tokens": planned.max_tokens,
+            "image_pixels": use.image_pixels,
             "best": chosen.level if chosen else None,
             "advice": help_text,
             "levels": [_fit_json(found) for found in fits],
         }
         typer.echo(json.dumps(body, indent=2))
     else:
-        _show_plan(planned.source, row, use, planned.max_pixels, fits, chosen, help_text)
+        _show_plan(planned.source, row, use, context > use.context_tokens, fits, chosen, help_text)
     if chosen is None:
         raise typer.Exit(1)
 
 
 def _show_plan(
-    source: str, row: DeviceProfile, use: Use, max_pixels: int, fits: Sequence[Fit], chosen: Fit | None, help_text: str
+    source: str, row: DeviceProfile, use: Use, shortened: bool, fits: Sequence[Fit], chosen: Fit | None, help_text: str
 ) -> None:
     columns = ["level", "engine", "weights", "vision", "KV cache", "image", "work", "total GB", "fits", "tokens/s", ""]
     table = _table(columns, ["weights", "vision", "KV cache", "image", "work", "total GB", "tokens/s"])
     for found in fits:
         table.add_row(*_fit_row(found, found is chosen))
-    side = math.isqrt(min(use.image_pixels, max_pixels))
+    side = math.isqrt(use.image_pixels)
+    limit = " (the model takes no more)" if shortened else ""
     sizes = "sizes of the bundle's files" if source == "bundle" else "sizes predicted from the checkpoint's shape"
     lines = [
         f"{row.title}: {row.available_bytes / GB:g} of {row.memory_bytes / GB:g} GB are for programs, "
         f"{row.bandwidth_bytes_per_s / GB:g} GB/s",
-        f"{use.context_tokens:,} context tokens, images up to {side} x {side} pixels; {sizes}",
+        f"{use.context_tokens:,} context tokens{limit}, images up to {side} x {side} pixels; {sizes}",
         "",
     ]
     bases = {found.engine: found.rate.basis for found in fits if found.rate.tokens_per_s is None}

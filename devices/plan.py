@@ -5,6 +5,7 @@ Knows no engine library: an engine is told the number of layers for the GPU that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -66,13 +67,21 @@ def fit(planned: Planned, weights: LevelWeights, device: DeviceProfile, use: Use
     )
 
 
-def plan(planned: Planned, device: DeviceProfile, use: Use) -> tuple[Fit, ...]:
-    """Plan every level, in the order of the table of levels. Raises PlanError for a use that cannot be."""
+def bounded(planned: Planned, use: Use) -> Use:
+    """Return the use within what the model takes: its longest sequence, its largest image.
+
+    Raises PlanError for a use that cannot be.
+    """
     if use.context_tokens < 1 or use.image_pixels < 0:
         raise PlanError(f"{use.context_tokens} context tokens, {use.image_pixels} image pixels: give at least 1 and 0")
+    return Use(min(use.context_tokens, planned.max_tokens), min(use.image_pixels, planned.max_pixels))
+
+
+def plan(planned: Planned, device: DeviceProfile, use: Use) -> tuple[Fit, ...]:
+    """Plan every level, in the order of the table of levels, for as much of the use as the model takes."""
+    use = bounded(planned, use)
     order = [row.name for row in LEVELS]
     levels = sorted(planned.levels, key=lambda weights: order.index(weights.level.name))
-    use = replace(use, image_pixels=min(use.image_pixels, planned.max_pixels))
     return tuple(fit(planned, weights, device, use) for weights in levels)
 
 
@@ -80,8 +89,10 @@ def best(fits: Sequence[Fit], min_tokens_per_s: float = 0.0) -> Fit | None:
     """Return the level with the most bits per weight that fits and decodes as fast as asked; None where there is none.
 
     Levels of full precision exist to judge a format's graph and are chosen only where nothing else is offered; a level
-    without a predicted rate comes after those with one.
+    without a predicted rate comes after those with one. Raises PlanError for a rate that no device can have.
     """
+    if not (math.isfinite(min_tokens_per_s) and min_tokens_per_s >= 0):
+        raise PlanError(f"a rate of {min_tokens_per_s} tokens per second is none; give 0 or more")
     good = [fit for fit in fits if fit.fits and (fit.rate.tokens_per_s or 0.0) >= min_tokens_per_s]
     return max(
         good,
@@ -92,6 +103,7 @@ def best(fits: Sequence[Fit], min_tokens_per_s: float = 0.0) -> Fit | None:
 
 def advice(planned: Planned, fits: Sequence[Fit], device: DeviceProfile, use: Use) -> str:
     """Return, for a person, by how much nothing fits and what would: fewer tokens, another level, another device."""
+    use = bounded(planned, use)
     nearest = max(fits, key=lambda fit: fit.spare_bytes)
     weights = next(row for row in planned.levels if row.level.name == nearest.level)
     ways = []

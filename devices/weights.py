@@ -5,18 +5,19 @@ Knows the layouts that export/ writes by their bits per weight; opens no weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import InfimedError
 from ..runtime.bundle import Bundle
+from ..runtime.gguf_file import TENSOR_TYPES
 from ..runtime.levels import LEVELS, QuantLevel
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import MANIFEST
 from ..runtime.preprocessing import PixelRules
 from ..runtime.prompt import read_json
-from ..runtime.shape import ModelShape
+from ..runtime.shape import ModelShape, context_limit
 
 # Levels whose output head is stored in more bits than the rest: Q6_K by llama.cpp's mix, int8 by export/onnx_export.py.
 _HEAD_BITS = {"gguf-q4_k_m": 6.5625, "onnx-int4": 9.0}
@@ -53,12 +54,16 @@ class LevelWeights:
 
 @dataclass(frozen=True)
 class Planned:
-    """A checkpoint or bundle as far as planning goes: its shape, its levels, and the largest image its rules allow."""
+    """A checkpoint or bundle as far as planning goes: its shape and its levels.
+
+    max_pixels: of the largest image its rules allow. max_tokens: the longest sequence it was made for.
+    """
 
     source: str
     shape: ModelShape
     levels: tuple[LevelWeights, ...]
     max_pixels: int
+    max_tokens: int
 
 
 def predict(shape: ModelShape, row: QuantLevel) -> LevelWeights:
@@ -84,7 +89,7 @@ def read_planned(folder: Path, on_file: Callable[[str, int], None] | None = None
         return _of_bundle(Bundle.open(folder, on_file))
     if (folder / "config.json").is_file():
         shape = ModelShape.read(folder)
-        return Planned("checkpoint", shape, tuple(predict(shape, row) for row in LEVELS), _max_pixels(folder))
+        return Planned("checkpoint", shape, tuple(predict(shape, row) for row in LEVELS), *_limits(folder))
     raise PlanError(f"{folder} is neither a checkpoint (config.json) nor a bundle ({MANIFEST}); name one of them")
 
 
@@ -95,10 +100,24 @@ def _of_bundle(bundle: Bundle) -> Planned:
         sizes = {path: bundle.manifest.files[path].size_bytes for path in (*entry.files, *entry.shared)}
         own = sum(sizes[path] for path in entry.files)
         embedding = sum(size for path, size in sizes.items() if path.endswith(".npy"))
+        inside = _embedding_in_gguf(shape, entry.tensors)
         vision = sum(sizes[path] for path in entry.shared if path.endswith((".gguf", ".onnx", ".data")))
-        levels.append(LevelWeights(level_row(entry.name), own, embedding, vision, exact=True))
-    return Planned("bundle", shape, tuple(levels), _max_pixels(bundle.shared))
+        levels.append(LevelWeights(level_row(entry.name), own - inside, embedding + inside, vision, exact=True))
+    return Planned("bundle", shape, tuple(levels), *_limits(bundle.shared))
 
 
-def _max_pixels(folder: Path) -> int:
-    return PixelRules.from_json(read_json(folder / "preprocessor_config.json")).max_pixels
+def _embedding_in_gguf(shape: ModelShape, tensors: Mapping[str, str]) -> int:
+    """Return the bytes of a token embedding beside a head of its own in one GGUF file, 0 where there is none.
+
+    tensors: types by name, as the manifest records them. A token reads one row of it, as of one that lies apart.
+    """
+    kind = next((kind for kind in TENSOR_TYPES.values() if kind.name == tensors.get("token_embd.weight")), None)
+    if kind is None or "output.weight" not in tensors:
+        return 0
+    return shape.vocab * shape.hidden // kind.values * kind.bytes
+
+
+def _limits(folder: Path) -> tuple[int, int]:
+    """Return (pixels of the largest image, tokens of the longest sequence) of a folder with its settings."""
+    rules = PixelRules.from_json(read_json(folder / "preprocessor_config.json"))
+    return rules.max_pixels, context_limit(read_json(folder / "config.json"))

@@ -54,7 +54,7 @@ def test_a_plan_of_a_bundle_holds_only_its_levels(tmp_path: Path, capsys: pytest
 def test_where_nothing_fits_the_exit_code_is_1_and_the_advice_is_printed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = str(write_checkpoint(tmp_path / "c"))
+    folder = str(write_checkpoint(tmp_path / "c", max_tokens=10**9))
     assert run(["plan", folder, "--device", "orin-nano-4gb", "--context", "99999999"]) == 1
     assert "no level fits orin-nano-4gb" in capsys.readouterr().out
     assert run(["plan", folder, "--device", "orin-nano-8gb", "--min-rate", "1e12"]) == 1
@@ -66,6 +66,7 @@ def test_where_nothing_fits_the_exit_code_is_1_and_the_advice_is_printed(
     [
         (["--device", "orin-nano"], "device 'orin-nano' is not in the table"),
         (["--device", "orin-nano-8gb", "--context", "0"], "0 context tokens"),
+        (["--device", "orin-nano-8gb", "--min-rate", "nan"], "a rate of nan tokens per second is none"),
         (["--device", "orin-nano-8gb", "--image-side", "-3"], "-9 image pixels"),
     ],
 )
@@ -75,6 +76,17 @@ def test_a_plan_that_cannot_be_is_one_line(
     assert run(["plan", str(write_checkpoint(tmp_path / "c")), *arguments]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and says in said and said.count("\n") == 1
+
+
+def test_a_context_beyond_the_models_is_planned_at_the_models_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["plan", str(write_checkpoint(tmp_path / "c")), "--device", "orin-nano-8gb", "--context", "9" * 400]
+    assert run(arguments) == 0
+    assert "32,768 context tokens (the model takes no more)" in capsys.readouterr().out
+    assert run([*arguments, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["context_tokens"] == told["max_context_tokens"] == 32768
 
 
 def test_a_folder_that_is_neither_checkpoint_nor_bundle_is_refused(

@@ -18,6 +18,7 @@ TEXT = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "vocab_size": 100,
+    "max_position_embeddings": 32768,
 }
 CONFIG = {
     "model_type": "qwen2_5_vl",
@@ -37,10 +38,11 @@ RULES = {
 }
 
 
-def write_checkpoint(folder: Path) -> Path:
+def write_checkpoint(folder: Path, max_tokens: int = 32768) -> Path:
     """Write a checkpoint whose weights are few and whose shapes are read like any other's."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    config = {**CONFIG, "text_config": {**TEXT, "max_position_embeddings": max_tokens}}
+    (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps(RULES))
     tensors = {
         "model.embed_tokens.weight": np.zeros((100, 64), np.float16),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from infimed.devices.memory import Use, memory_need
-from infimed.devices.plan import advice, best, plan
+from infimed.devices.plan import advice, best, bounded, plan
 from infimed.devices.profiles import GB, device
 from infimed.devices.weights import PlanError, Planned, predict
 from infimed.runtime.levels import LEVELS, level
@@ -19,7 +19,7 @@ USE = Use(context_tokens=4096, image_pixels=448 * 448)
 
 
 def planned(shape: ModelShape) -> Planned:
-    return Planned("checkpoint", shape, tuple(predict(shape, row) for row in LEVELS), 10**7)
+    return Planned("checkpoint", shape, tuple(predict(shape, row) for row in LEVELS), 10**7, 131072)
 
 
 @pytest.mark.parametrize(("name", "published_gb"), [("gguf-f16", 6.18), ("gguf-q8_0", 3.28), ("gguf-q4_k_m", 1.93)])
@@ -100,6 +100,27 @@ def test_an_image_is_planned_no_larger_than_the_models_own_rules_allow() -> None
     machine = device("agx-orin-64gb")
     large = plan(model, machine, Use(4096, 4000**2))
     assert large == plan(model, machine, USE)
+
+
+def test_no_more_context_is_planned_or_advised_than_the_model_takes() -> None:
+    short = replace(planned(QWEN25_VL_3B), max_tokens=2048)
+    machine = device("agx-orin-64gb")
+    for tokens in (2048, 32768, 10**400):
+        assert plan(short, machine, Use(tokens, 448**2)) == plan(short, machine, Use(2048, 448**2))
+    assert bounded(short, Use(10**400, 1)) == Use(2048, 1)
+    small = device("orin-nano-4gb")
+    text = advice(short, plan(short, small, Use(10**400, 448**2)), small, Use(10**400, 448**2))
+    assert text == advice(short, plan(short, small, Use(2048, 448**2)), small, Use(2048, 448**2))
+    # With the 65,536 tokens that the model does not take, a shorter context was advised that it does not take either.
+    long = replace(planned(QWEN25_VL_3B), max_tokens=1024)
+    nano = device("orin-nano-8gb")
+    assert best(plan(long, nano, Use(65536, 448**2))) is not None
+
+
+@pytest.mark.parametrize("rate", [float("nan"), float("inf"), -1.0])
+def test_a_rate_that_is_none_is_refused(rate: float) -> None:
+    with pytest.raises(PlanError, match="tokens per second is none"):
+        best(plan(planned(QWEN25_VL_3B), device("agx-orin-64gb"), USE), rate)
 
 
 def test_a_use_that_cannot_be_is_refused() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from infimed.devices.weights import PlanError, predict, read_planned
+from infimed.runtime.bundle import write_manifest
 from infimed.runtime.levels import LEVELS, level
-from infimed.runtime.manifest import LevelEntry, VerifyError
+from infimed.runtime.manifest import SHARED, LevelEntry, VerifyError
+from infimed.runtime.prompt import read_json
 from infimed.runtime.shape import ModelShape
 
 from .checkpoints import write_bundle, write_checkpoint
@@ -69,7 +73,16 @@ def test_predicted_gguf_sizes_are_those_that_export_writes(tmp_path: Path, tied:
     from infimed.export.gguf_export import export_gguf
 
     checkpoint = exported_checkpoint(tmp_path / "c", tied)
-    compare(checkpoint, export_gguf(checkpoint, tmp_path / "b", [row.name for row in LEVELS if row.format == "gguf"]))
+    entries = export_gguf(checkpoint, tmp_path / "b", [row.name for row in LEVELS if row.format == "gguf"])
+    compare(checkpoint, entries)
+    bundle_of(checkpoint, tmp_path / "b", entries)
+    predicted = {weights.level.name: weights for weights in read_planned(checkpoint).levels}
+    for weights in read_planned(tmp_path / "b").levels:
+        one, other = weights, predicted[weights.level.name]
+        assert one.read_per_token_bytes == pytest.approx(other.read_per_token_bytes, rel=0.05), one.level.name
+        assert (
+            one.embedding_bytes == pytest.approx(other.embedding_bytes, rel=0.08) and bool(one.embedding_bytes) != tied
+        )
 
 
 @pytest.mark.full
@@ -79,6 +92,17 @@ def test_predicted_onnx_sizes_are_those_that_export_writes(tmp_path: Path) -> No
 
     checkpoint = exported_checkpoint(tmp_path / "c", tied=False)
     compare(checkpoint, export_onnx(checkpoint, tmp_path / "b", [row.name for row in LEVELS if row.format == "onnx"]))
+
+
+def bundle_of(checkpoint: Path, folder: Path, entries: Mapping[str, LevelEntry]) -> None:
+    """Make a bundle of exported levels: the settings that planning reads, and a manifest."""
+    names = ("config.json", "preprocessor_config.json")
+    for name in names:
+        shutil.copyfile(checkpoint / name, folder / SHARED / name)
+    settings = tuple(f"{SHARED}/{name}" for name in names)
+    levels = [replace(entry, shared=(*entry.shared, *settings)) for entry in entries.values()]
+    rules = read_json(checkpoint / "preprocessor_config.json")
+    write_manifest(folder, family="qwen2.5-vl", license="unknown", preprocessing=rules, levels=levels, provenance={})
 
 
 def compare(checkpoint: Path, written: Mapping[str, LevelEntry]) -> None:
