@@ -102,6 +102,8 @@ def write_phantoms(
     unknown = [task for task in tasks if task not in TASKS]
     if unknown or not tasks:
         raise PhantomError(f"task {', '.join(unknown) or '(none)'} is not asked; choose among {', '.join(TASKS)}")
+    if twice := next((name for number, name in enumerate(modalities) if name in modalities[:number]), None):
+        raise PhantomError(f"modality {twice} is named twice; name each once")
     if per_image is not None and per_image < 1:
         raise PhantomError(f"{per_image} questions an image cannot be asked; ask for 1 or more")
     examples: list[Example] = []
@@ -113,6 +115,10 @@ def write_phantoms(
         role = _role(number, images, roles or {"": 1.0})
         kept = asked_of(one, options, tasks, per_image)
         examples += [example_of(one, question, index, ref, role) for index, question in enumerate(kept)]
+    if not examples:
+        raise PhantomError(
+            f"{images} images of {', '.join(modalities)} bring no question of {', '.join(tasks)}; ask for more images"
+        )
     made_by = f"phantoms seed {seed}, {images} images of {', '.join(modalities)}"
     return write_dataset(
         folder,

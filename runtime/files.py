@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -10,6 +11,20 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_DISK_TROUBLES = {
+    errno.ENOSPC: ("the disk is full", "free some space"),
+    errno.EDQUOT: ("this user's share of the disk is used up", "free some space"),
+    errno.EFBIG: ("a file would be larger than this process may write", "raise the limit (ulimit -f)"),
+    errno.EIO: ("the disk fails (input/output error)", "name a folder on another"),
+    errno.EROFS: ("the disk is read-only", "name a folder on another"),
+}
+
+
+def disk_trouble(error: BaseException) -> tuple[str, str] | None:
+    """Return what happened and what to do where an error says that a disk takes no more; None for another error."""
+    number = error.errno if isinstance(error, OSError) else None
+    return _DISK_TROUBLES.get(number) if number is not None else None
 
 
 def sha256_file(path: Path) -> str:
@@ -54,6 +69,10 @@ def writing(path: Path) -> Iterator[Path]:
         yield draft
         _flush(draft)
         os.replace(draft, path)
+    except OSError as error:
+        if str(error.filename) == str(draft):
+            error.filename = str(path)  # the name that was asked for, not one that nobody knows
+        raise
     finally:
         draft.unlink(missing_ok=True)
 

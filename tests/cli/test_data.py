@@ -92,3 +92,22 @@ def test_bad_input_is_one_line_and_nothing_is_left(
     told = capsys.readouterr()
     assert message in told.err and told.err.strip().splitlines()[-1].startswith("error:") and told.out == ""
     assert [path.name for path in tmp_path.iterdir()] == ["clinic"]
+
+
+def test_a_page_that_cannot_be_written_is_named_as_it_was_asked_for(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", "import", str(source), "--out", str(tmp_path / "set")]) == 0
+    capsys.readouterr()
+    assert run(["data", "show", str(tmp_path / "set"), "--out", str(tmp_path / "nodir" / "x.html")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/nodir/x.html: No such file or directory\n"
+
+
+def test_a_curated_set_inside_its_own_input_is_refused(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("imagehash")
+    assert run(["data", "import", str(source), "--out", str(tmp_path / "set")]) == 0
+    capsys.readouterr()
+    assert run(["data", "curate", str(tmp_path / "set"), "--out", str(tmp_path / "set" / "clean")]) == 2
+    assert "lies inside" in capsys.readouterr().err
