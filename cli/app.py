@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -20,6 +21,8 @@ from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import Abort, TyperException
 
 from .. import InfimedError, __version__
+from ..runtime.files import disk_trouble
+from .printable import printable
 
 DONE, REFUSED, WRONG_USE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -93,7 +96,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def infimed(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the whole trace of an internal error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the whole trace of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
     ] = False,
@@ -109,7 +112,7 @@ def say_error(text: str, label: str = "error") -> None:
     """Write one line on stderr: its label in red where a terminal shows colour."""
     colour = sys.stderr.isatty() and "NO_COLOR" not in os.environ
     start, end = ("\x1b[1;31m", "\x1b[0m") if colour else ("", "")
-    sys.stderr.write(f"{start}{label}:{end} {' '.join(text.split())}\n")
+    sys.stderr.write(f"{start}{label}:{end} {printable(' '.join(text.split()))}\n")
     sys.stderr.flush()
 
 
@@ -121,6 +124,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except InfimedError as error:
+        _show_trace(error, session)
         say_error(str(error))
         return error.exit_code
     except TyperException as error:
@@ -134,7 +138,8 @@ def run(arguments: Sequence[str]) -> int:
         return DONE if gone else int(error.code or DONE)
     except OSError as error:
         return _say_os_error(error, session)
-    except MemoryError:
+    except MemoryError as error:
+        _show_trace(error, session)
         say_error("this machine has too little memory for it; `infimed plan` says which levels fit")
         return WRONG_USE
     except Exception as error:
@@ -156,19 +161,27 @@ def _say_os_error(error: OSError, session: Session) -> int:
         # Met while the last output was flushed; the interpreter would flush once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if trouble := disk_trouble(error):
+        _show_trace(error, session)
+        what, remedy = trouble
         place = f" for {error.filename}" if error.filename else ""
-        say_error(f"the disk is full{place}; free some space and give the same command again")
+        say_error(f"{what}{place}; {remedy} and give the same command again")
         return WRONG_USE
-    if error.filename is None or session.debug:
+    if error.filename is None:
         return _say_internal(error, session)
+    _show_trace(error, session)
     say_error(f"{error.filename}: {error.strerror}")
     return WRONG_USE
 
 
-def _say_internal(error: Exception, session: Session) -> int:
+def _show_trace(error: BaseException, session: Session) -> None:
+    """With --debug, show where an error came from; its line and its exit code stay what they are without."""
     if session.debug:
-        traceback.print_exception(type(error), error, error.__traceback__)
+        sys.stderr.write("".join(traceback.format_exception(error)))
+
+
+def _say_internal(error: Exception, session: Session) -> int:
+    _show_trace(error, session)
     # Only the kind and the place are told: an exception's text may hold what a patient's file says.
     frames = traceback.extract_tb(error.__traceback__)
     house = Path(__file__).resolve().parent.parent
@@ -179,5 +192,8 @@ def _say_internal(error: Exception, session: Session) -> int:
 
 
 def main() -> None:
-    """Run the command line of this process."""
+    """Run the command line of this process. What of its text is not UTF-8 is refused or escaped, never a trace."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):  # None where the process was started with it closed
+            stream.reconfigure(errors=errors)
     sys.exit(run(sys.argv[1:]))

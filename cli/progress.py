@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from ..runtime.events import Event, OnEvent
+from .printable import printable
 
 LINE_EVERY_S = 10.0
 
@@ -44,9 +45,9 @@ def amount_text(event: Event) -> str:
 
 
 def remark(event: Event) -> str:
-    """Return the figures and the note of an event, in that order."""
+    """Return the figures and the note of an event, in that order; a note may hold a file's name."""
     figures = "  ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
-    return "  ".join(part for part in (figures, event.note) if part)
+    return "  ".join(part for part in (figures, printable(event.note)) if part)
 
 
 class Pace:

@@ -10,6 +10,7 @@ import typer
 
 from ..runtime.bundle import Bundle
 from ..runtime.events import Event
+from .printable import printable
 from .progress import drawn
 
 
@@ -35,6 +36,6 @@ def verify(
     if as_json:
         typer.echo(json.dumps({"verified": True, "files": len(manifest.files), "levels": digests}, indent=2))
         return
-    typer.echo(f"{bundle}: {len(manifest.files)} files, {seen_bytes:,} bytes, as the manifest says")
+    typer.echo(f"{printable(str(bundle))}: {len(manifest.files)} files, {seen_bytes:,} bytes, as the manifest says")
     for name, digest in digests.items():
         typer.echo(f"  {name:16} {digest}")

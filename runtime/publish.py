@@ -6,7 +6,6 @@ Knows nothing of what is in the folder.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
@@ -14,9 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import InfimedError
+from .files import disk_trouble
 
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS})
-"""What a disk says when it takes no more: full, over a quota or a limit of file size, broken, read-only."""
 _TRIES = 100
 
 
@@ -97,9 +95,9 @@ def _filled(work: Path, out: Path, keep: bool) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
         with contextlib.suppress(OSError):
             work.rmdir()
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-            told = f"{out} cannot be finished ({error.strerror}); free the disk or name another"
-            raise PublishError(told) from error
+        if trouble := disk_trouble(error):
+            what, remedy = trouble
+            raise PublishError(f"{out} cannot be finished: {what}; {remedy} and give the command again") from error
         raise
 
 

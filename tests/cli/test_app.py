@@ -72,6 +72,14 @@ def test_a_job_that_ends_well_exits_with_0(verb: Any, capsys: pytest.CaptureFixt
         (FileNotFoundError(errno.ENOENT, "No such file or directory", "a.png"), 2, "error: a.png: No such file"),
         (OSError(errno.ENOSPC, "No space left on device", "b/x.part"), 2, "error: the disk is full for b/x.part;"),
         (OSError(errno.ENOSPC, "No space left on device"), 2, "error: the disk is full;"),
+        (OSError(errno.EFBIG, "File too large"), 2, "error: a file would be larger than this process may write;"),
+        (OSError(errno.EIO, "Input/output error"), 2, "error: the disk fails (input/output error);"),
+        (OSError(errno.EROFS, "Read-only file system", "b"), 2, "error: the disk is read-only for b;"),
+        (
+            InfimedError("\x1b]0;owned\x07\u202egnp.exe \udcff \u00e9"),
+            2,
+            "error: \\x1b]0;owned\\x07\\u202egnp.exe \\udcff \u00e9",
+        ),
         (MemoryError(), 2, "error: this machine has too little memory"),
         (KeyboardInterrupt(), 130, ""),
     ],
@@ -91,6 +99,27 @@ def test_an_internal_error_tells_its_kind_and_place_but_not_its_text(
     line = one_line(capsys)
     assert line.startswith("internal error: KeyError in ") and "--debug" in line
     assert "4711" not in line
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CheckFailed("changed"),
+        InfimedError("wrong"),
+        MemoryError(),
+        FileNotFoundError(errno.ENOENT, "No such file or directory", "a.png"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EBADF, "Bad file descriptor"),
+    ],
+)
+def test_debug_adds_a_trace_and_changes_neither_the_line_nor_the_exit_code(
+    verb: Any, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    code = verb(raising(error))
+    line = one_line(capsys)
+    assert verb(raising(error), "--debug") == code
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback") and told.strip().splitlines()[-1] == line
 
 
 def test_debug_shows_the_trace_of_an_internal_error(verb: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -144,3 +173,21 @@ def test_a_reader_that_goes_away_early_is_no_error(tmp_path: Path, unbuffered: s
     os.close(write)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+def test_text_that_is_not_utf_8_gives_no_trace_in_or_out(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom infimed.cli import app\n"
+        "app.run = lambda words: print(sys.stdin.read().strip(), words[0], '\\u00d7') or 0\napp.main()"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for more in ({"PYTHONUTF8": "1"}, {}):
+        done = subprocess.run(
+            [sys.executable, "-c", code, b"a\xff"],
+            input=b"fi\xe8vre",
+            capture_output=True,
+            timeout=60,
+            env={**environment, **more},
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        assert done.stdout.startswith(b"fi\\udce8vre a\\udcff ")

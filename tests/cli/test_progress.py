@@ -73,6 +73,7 @@ def test_rates_and_times_are_written_for_a_person() -> None:
         "2 h 03 min",
     ]
     assert remark(Event("s", 0, 1, "x", "a note", {"kl": 1.23456e-7})) == "kl 1.235e-07  a note"
+    assert remark(Event("s", 0, 1, "x", "\x1b[2Jscan\u202e.png")) == r"\x1b[2Jscan\u202e.png"
 
 
 def test_without_a_terminal_lines_go_to_stderr_and_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
