@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..runtime.levels import LEVELS
+from .printable import printable
 from .progress import drawn
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A folder in the Hugging Face layout.", show_default=False)],
-    out: Annotated[Path, typer.Option("--out", help="The bundle's folder; it must not exist.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option("--out", help="The bundle's folder; it must be new or empty.", show_default=False)
+    ],
     level: Annotated[
         list[str],
         typer.Option(
@@ -40,8 +43,8 @@ def export(
     """Turn a checkpoint into a bundle of quantised levels.
 
     Each format's full-precision level is built and held against the torch reference first: pixels, tokens, positions,
-    vision, prompt logits. If one differs nothing is written and the exit code is 1. Then every level is run on this
-    machine and its distance to the reference is recorded in the bundle.
+    vision, and the logits of the reply. If one differs nothing is written and the exit code is 1. Then every level is
+    run on this machine and its distance to the reference is recorded in the bundle.
     """
     from ..export.export_bundle import export_bundle
 
@@ -93,5 +96,5 @@ def _as_lines(made: Exported) -> list[str]:
         size_mb = made.bundle.entry(parity.level).weight_bytes / 1e6
         distance = f"{parity.kl_mean_nats:>12.2e}{parity.kl_max_nats:>12.2e}{parity.top1:>8.1%}"
         lines.append(f"{parity.level:14}{size_mb:>9.2f} MB{distance}")
-    lines.append(f"bundle: {made.bundle.folder}")
+    lines.append(f"bundle: {printable(str(made.bundle.folder))}")
     return lines

@@ -1,7 +1,7 @@
 """The parity gate: a full-precision level must see, place and answer what the torch reference does.
 
-Stage by stage, so that a refusal names the first one that differs: pixels, tokens, positions, vision, logits. Sees
-engines only through their protocol.
+Stage by stage, so that a refusal names the first one that differs: pixels, tokens, positions, vision, and the logits of
+the reply, from the prompt's last row on. Sees engines only through their protocol.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def require(parity: Parity) -> None:
         )
     if not parity.kl_mean_nats <= KL_LIMIT_NATS or parity.top1_decided < 1.0:
         raise ParityError(
-            f"{parity.level}: prompt logits differ by a mean KL of {parity.kl_mean_nats:.2g} nats (at most "
+            f"{parity.level}: reply logits differ by a mean KL of {parity.kl_mean_nats:.2g} nats (at most "
             f"{KL_LIMIT_NATS:g}), top-1 equal in {parity.top1_decided:.1%} of {parity.decided} decided rows; "
             "nothing was published"
         )

@@ -128,7 +128,7 @@ def damage(engine: Engine, amount: float) -> Engine:
     return engine
 
 
-@pytest.mark.parametrize("stage", ["vision", "prompt logits"])
+@pytest.mark.parametrize("stage", ["vision", "reply logits"])
 def test_a_graph_that_differs_is_refused_with_its_stage_and_nothing_is_left(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
