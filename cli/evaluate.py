@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from .progress import drawn
 
 if TYPE_CHECKING:
     from ..evaluation.drift_report import DriftReport
+    from ..evaluation.prediction import Subject
     from ..training.targets import Target
 
 
@@ -53,6 +55,8 @@ def evaluate(
     from ..evaluation.prediction import read_run
     from ..evaluation.prior import predict_prior
 
+    if out.exists() and not out.is_dir():
+        raise InfimedError(f"{out} is a file; name a folder for the runs with --out")
     targets = find_targets(target, level or [], threads, gpu_layers, device)
     dataset = Dataset.open(data)
     names = []
@@ -60,11 +64,12 @@ def evaluate(
         if prior:
             names.append(predict_prior(Dataset.open(prior), dataset, out, role=role).identity.run)
         for found in targets:
+            by = computed_by(found.subject, threads, gpu_layers, device)
             for shown_grey in (False, True) if grey else (False,):
                 asking = Asking(grey=shown_grey, generate_all=generate, max_tokens=max_tokens)
                 meta = predict(
                     found.open, dataset, out, found.run,
-                    subject=found.subject, role=role, asking=asking, on_event=on_event,
+                    subject=found.subject, role=role, asking=asking, computed_by=by, on_event=on_event,
                 )  # fmt: skip
                 names.append(meta.identity.run)
     told = []
@@ -89,6 +94,8 @@ def find_targets(
     from ..runtime.open_engine import default_threads
     from ..training.targets import bundle_target, torch_target
 
+    if not folder.exists():
+        raise InfimedError(f"{folder} does not exist; name the folder of a bundle, a checkpoint or an adapter")
     threads = threads or default_threads()
     if not (folder / MANIFEST).is_file():
         if levels:
@@ -97,6 +104,31 @@ def find_targets(
     bundle = Bundle.open(folder)
     wanted = levels or [entry.name for entry in bundle.manifest.levels]
     return tuple(bundle_target(bundle, name, threads, gpu_layers) for name in dict.fromkeys(wanted))
+
+
+def computed_by(subject: Subject, threads: int | None, gpu_layers: int, device: str) -> dict[str, str | int | bool]:
+    """Return the library that answers for a subject, its version and where it runs: what a resumed run must share.
+
+    Of torch the threads too: with another number its last bits differ. onnxruntime and llama.cpp give equal rows.
+    """
+    from ..runtime.levels import level
+    from ..runtime.open_engine import default_threads
+
+    if subject.kind != "bundle":
+        return {**_installed("torch"), "device": device, "threads": threads or default_threads()}
+    if level(subject.level).format == "gguf":
+        return {**_installed("llama-cpp-python"), "gpu_layers": gpu_layers}
+    return {**_installed("onnxruntime", "onnxruntime-gpu"), "device": "cuda" if gpu_layers else "cpu"}
+
+
+def _installed(*names: str) -> dict[str, str | int | bool]:
+    """Return the first of these distributions that is installed, with its version."""
+    for name in names:
+        try:
+            return {"library": name, "version": importlib.metadata.version(name)}
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {"library": names[0], "version": "not installed"}
 
 
 def drift(
@@ -120,6 +152,8 @@ def drift(
     from ..evaluation.drift_report import Margins
     from ..evaluation.report import write_report
 
+    if out.exists() and not out.is_dir():
+        raise InfimedError(f"{out} is a file; name a folder for the report with --out")
     with drawn() as on_event:
         report = compare_runs(runs, reference, Margins(overall=margin, cell=cell_margin), on_event)
     paths = write_report(report, out)
@@ -133,7 +167,7 @@ def drift(
 
 
 def _tell(report: DriftReport) -> None:
-    from ..evaluation.report_text import counted, headline, points, settle_text, stored_text
+    from ..evaluation.report_text import counted, headline, points, settle_text, stored_text, unfinished_text
 
     typer.echo(headline(report))
     if not any(row is report.stored for row in report.rows):
@@ -154,3 +188,5 @@ def _tell(report: DriftReport) -> None:
                     f"  {'':24} FAIL in {cell.modality} \u00d7 {cell.task}: {points(cell.delta)} points "
                     f"[{points(cell.lower)}, {points(cell.upper)}]{alone}"
                 )
+    for run in report.unfinished:
+        typer.echo(f"  {run.run:24} {unfinished_text(run)}")

@@ -17,10 +17,19 @@ from numpy.typing import NDArray
 from .. import InfimedError, __version__
 from ..runtime.events import Event, OnEvent, ignore
 from .comparison import Flags, compare, outcomes
-from .drift_report import Comparison, DriftReport, LevelDrift, Margins, NotRun, RunFacts, SmallCell
+from .drift_report import (
+    Comparison,
+    DriftReport,
+    LevelDrift,
+    Margins,
+    NotRun,
+    RunFacts,
+    SmallCell,
+    Unfinished,
+)
 from .knowledge import knowledge
 from .predict import GREY_SUFFIX
-from .prediction import Prediction, Run, complete_runs, items_digest, read_run
+from .prediction import Prediction, Run, complete_runs, items_digest, read_run, unfinished_runs
 from .prior import PRIOR
 from .verdict import ALPHA, holm
 
@@ -52,17 +61,25 @@ def drift(folder: Path, reference: str, margins: Margins = Margins(), on_event: 
     if not (0 < margins.overall < 1 and 0 < margins.cell < 1):
         raise DriftError(f"margins lie between 0 and 1, not {margins.overall} and {margins.cell}; 0.02 is 2 points")
     names = complete_runs(folder)
+    begun = unfinished_runs(folder)
     if reference not in names:
-        raise DriftError(f"{folder} holds no complete run {reference!r}; it holds: {', '.join(names) or 'none'}")
+        also = f"; not finished: {', '.join(begun)}" if begun else ""
+        raise DriftError(f"{folder} holds no complete run {reference!r}; it holds: {', '.join(names) or 'none'}{also}")
     runs = {name: read_run(folder, name) for name in names}
     base = runs[reference]
+    if base.meta.identity.image != "own":
+        shown = ", ".join(name for name, run in runs.items() if run.meta.identity.image == "own")
+        raise DriftError(
+            f"{reference!r} answers without the images and is no reference; name one of: {shown or 'none'}"
+        )
     _refuse_others(base, runs)
     items = Items(_in_order(base), np.array([row.group for row in _in_order(base)]))
     cells = items.cells()
     beside = {reference, ADAPTER} | ({CHECKPOINT} if reference == ADAPTER else set())
     chosen = [name for name, run in runs.items() if run.meta.identity.image == "own" and name not in beside]
     if not chosen and not {CHECKPOINT, ADAPTER} <= set(names):
-        raise DriftError(f"{folder} holds nothing to compare with {reference!r}; evaluate more levels into it")
+        also = f", or finish {', '.join(begun)}" if begun else ""
+        raise DriftError(f"{folder} holds nothing to compare with {reference!r}; evaluate more levels into it{also}")
     priors = _priors(runs, items, reference)
     levels = []
     for done, name in enumerate(chosen):
@@ -83,6 +100,12 @@ def drift(folder: Path, reference: str, margins: Margins = Margins(), on_event: 
         reference=_facts(base),
         stored=stored,
         levels=tuple(levels),
+        unfinished=tuple(
+            Unfinished(
+                name, f"{rows:,} of {len(items.rows):,} questions are answered; infimed evaluate goes on with it"
+            )
+            for name, rows in begun.items()
+        ),
         small_cells=tuple(
             SmallCell(*cell, len(index)) for cell, index in cells.items() if len(index) < margins.cell_items
         ),
@@ -155,9 +178,16 @@ def _priors(runs: Mapping[str, Run], items: Items, reference: str) -> dict[str, 
     if all(row.images == 0 for row in items.rows):
         return found
     allowed = (reference, *(name for name in (ADAPTER, CHECKPOINT) if reference in (ADAPTER, CHECKPOINT)))
-    grey = next((runs[name + GREY_SUFFIX] for name in allowed if name + GREY_SUFFIX in runs), None)
-    if grey is None:
+    name = next((name for name in allowed if name in runs and name + GREY_SUFFIX in runs), None)
+    if name is None:
         return f"the reference was not run on grey images; run infimed evaluate for {reference} with --grey"
+    grey = runs[name + GREY_SUFFIX]
+    shown, own = grey.meta.identity.subject, runs[name].meta.identity.subject
+    if (shown.kind, shown.level, shown.digest) != (own.kind, own.level, own.digest):
+        raise DriftError(
+            f"run {grey.name!r} is not of what {name!r} is (digest {shown.digest[:16]}, not {own.digest[:16]}): one of "
+            f"them is stale; remove its files and evaluate {name} with --grey again"
+        )
     # a question without an image is the same with a grey one: there only the majority answer is a prior
     pictured = np.array([row.images > 0 for row in items.rows])
     found[GREY_IMAGE] = np.where(pictured, outcomes(_in_order(grey)), found[MAJORITY])

@@ -13,7 +13,7 @@ from typing import Literal
 from .. import InfimedError
 from ..runtime.files import canonical_json
 from .jsonform import FormError, from_json, parse, to_json
-from .prediction import SubjectKind
+from .prediction import SubjectKind, require_sha256
 from .verdict import Verdict
 
 SCHEMA = "infimed.drift/1"
@@ -156,6 +156,9 @@ class RunFacts:
     predictions_sha256: str
     items_per_second: float | None
 
+    def __post_init__(self) -> None:
+        require_sha256(digest=self.digest, predictions_sha256=self.predictions_sha256)
+
 
 @dataclass(frozen=True)
 class LevelDrift:
@@ -186,9 +189,18 @@ class NotRun:
 
 
 @dataclass(frozen=True)
+class Unfinished:
+    """A run that lies in the folder and was not compared, because not every row is there."""
+
+    run: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class DriftReport:
     """Everything a report says. stored: the merged checkpoint as stored on disk against base plus adapter.
 
+    unfinished: runs that were begun in the same folder and are not complete: no verdict speaks of them.
     items_sha256: over the questions and answers that all runs share. knowledge: of the reference; empty where no prior
     was run. priors: the text-only runs that were found.
     """
@@ -204,6 +216,7 @@ class DriftReport:
     reference: RunFacts
     stored: LevelDrift | NotRun
     levels: tuple[LevelDrift, ...]
+    unfinished: tuple[Unfinished, ...]
     small_cells: tuple[SmallCell, ...]
     knowledge: tuple[Knowledge, ...]
     priors: tuple[RunFacts, ...]

@@ -6,8 +6,9 @@ drawn together at its first one: the engine encodes an image once and the order 
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +49,20 @@ class Asking:
         return {"generate_all": self.generate_all, "max_tokens": self.max_tokens, "likelihood": "per token"}
 
 
-def identity_of(dataset: Dataset, run: str, subject: Subject, role: str, asking: Asking = Asking()) -> Identity:
+def identity_of(
+    dataset: Dataset,
+    run: str,
+    subject: Subject,
+    role: str,
+    asking: Asking = Asking(),
+    computed_by: Mapping[str, str | int | bool] | None = None,
+) -> Identity:
     """Return what makes this run itself; a grey run's name ends in ".grey"."""
     name = f"{run}{GREY_SUFFIX}" if asking.grey else run
     image: ImageKind = "grey" if asking.grey else "own"
-    return Identity(name, subject, image, dataset.manifest.name, dataset.sha256, role, asking.settings())
+    return Identity(
+        name, subject, image, dataset.manifest.name, dataset.sha256, role, asking.settings(), computed_by or {}
+    )
 
 
 def by_image(examples: Sequence[Example]) -> tuple[Example, ...]:
@@ -72,14 +82,16 @@ def predict(
     subject: Subject,
     role: str = "test",
     asking: Asking = Asking(),
+    computed_by: Mapping[str, str | int | bool] | None = None,
     on_event: OnEvent = ignore,
 ) -> RunMeta:
     """Predict every example of a role and write RUNS/<run>.jsonl; rows that are there already are kept.
 
     engine: an engine, or what opens one (called only when there is something left to ask; the opened one is closed).
+    computed_by: the engine's library, version and device by name, which a resumed run must share.
     Returns the meta of the complete run.
     """
-    identity = identity_of(dataset, run, subject, role, asking)
+    identity = identity_of(dataset, run, subject, role, asking, computed_by)
     examples = by_image(dataset.in_role(role))
     if not examples:
         raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")
@@ -122,6 +134,13 @@ def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking:
     """Return one prediction: options by likelihood, open questions by greedy generation."""
     closed = bool(example.options)
     scores = engine.score(messages, example.options) if closed else None
+    for option in scores.options if scores else ():
+        if not math.isfinite(option.logprob_nats):
+            raise EvaluateError(
+                f"{engine.level} gives the option {option.option!r} of example {example.id!r} the log-likelihood "
+                f"{option.logprob_nats}: its numbers overflow or its files are damaged; check it with infimed verify "
+                "--parity, or export the level again"
+            )
     generated = extracted = None
     correct, value = False, 0.0
     if asking.generate_all or not closed:

@@ -21,6 +21,7 @@ from .jsonform import FormError, from_json, parse, to_json
 
 SCHEMA = "infimed.predictions/1"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _DECIMALS = 9  # log-likelihoods come from float32 logits: what lies below is noise
 
 ImageKind = Literal["own", "grey", "none"]
@@ -29,6 +30,13 @@ SubjectKind = Literal["bundle", "checkpoint", "adapter", "prior"]
 
 class PredictionError(InfimedError):
     """A run that cannot be written, read or gone on with."""
+
+
+def require_sha256(**digests: str) -> None:
+    """Raise FormError for what is no sha256 in hexadecimal: these are printed and compared."""
+    for name, value in digests.items():
+        if not _SHA256.fullmatch(value):
+            raise FormError(f"{name} is {value!r:.70}; it must be 64 hexadecimal digits")
 
 
 @dataclass(frozen=True)
@@ -117,10 +125,17 @@ class Subject:
     digest: str
     weight_bytes: int
 
+    def __post_init__(self) -> None:
+        require_sha256(digest=self.digest)
+
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes two runs the same run. settings: whatever else changes the rows, by name."""
+    """What makes two runs the same run. settings: whatever else changes the rows, by name.
+
+    engine: the library that computed, its version and where. A run goes on only under the same one, for the last bits
+    of a number depend on it; runs of different engines are compared all the same.
+    """
 
     run: str
     subject: Subject
@@ -129,6 +144,10 @@ class Identity:
     dataset_sha256: str
     role: str
     settings: Mapping[str, str | int | bool] = field(default_factory=dict)
+    engine: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require_sha256(dataset_sha256=self.dataset_sha256)
 
     def difference(self, other: Identity) -> str:
         """Return the first field that differs, with both values; empty for equal ones."""
@@ -147,6 +166,9 @@ class RunMeta:
     items: int
     predictions_sha256: str
     schema: str = SCHEMA
+
+    def __post_init__(self) -> None:
+        require_sha256(predictions_sha256=self.predictions_sha256)
 
 
 @dataclass(frozen=True)
@@ -185,12 +207,39 @@ def read_meta(folder: Path, run: str) -> RunMeta | None:
     try:
         return from_json(RunMeta, parse(path.read_bytes(), path.name), path.name)
     except FormError as error:
-        raise PredictionError(f"{path} cannot be read ({error}); remove the run's files and evaluate again") from None
+        raise PredictionError(
+            f"{path} cannot be read ({error}); if infimed evaluate wrote it, remove the run's files and evaluate "
+            "again, else move it out of the folder"
+        ) from None
 
 
 def complete_runs(folder: Path) -> tuple[str, ...]:
-    """Return the names of all complete runs of a folder, sorted."""
-    return tuple(sorted(path.name.removesuffix(".meta.json") for path in folder.glob("*.meta.json")))
+    """Return the names of all complete runs of a folder, sorted. Raises PredictionError for a meta file of no run."""
+    names = sorted(path.name.removesuffix(".meta.json") for path in folder.glob("*.meta.json"))
+    for name in names:
+        if not _RUN_NAME.fullmatch(name):
+            raise PredictionError(
+                f"{folder / name}.meta.json is no run's: runs have no such names; move it out of the folder"
+            )
+    return tuple(names)
+
+
+def unfinished_runs(folder: Path) -> dict[str, int]:
+    """Return the runs of a folder that were begun and have no meta file yet, with the number of their rows."""
+    found: dict[str, int] = {}
+    for suffix in (".started.json", ".jsonl.part"):
+        for name in (path.name.removesuffix(suffix) for path in folder.glob(f"*{suffix}")):
+            if _RUN_NAME.fullmatch(name) and not (files := RunFiles(folder, name)).meta.exists():
+                found[name] = max(_count_lines(files.part), _count_lines(files.rows))
+    return dict(sorted(found.items()))
+
+
+def _count_lines(path: Path) -> int:
+    """Return how many whole lines a file has; none where it is absent, or went while its run was finished."""
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 def read_run(folder: Path, run: str) -> Run:
@@ -202,6 +251,11 @@ def read_run(folder: Path, run: str) -> Run:
         raise PredictionError(f"run {run!r} {state} in {folder}; make it with infimed evaluate")
     if meta.schema != SCHEMA:
         raise PredictionError(f"{files.meta} has schema {meta.schema!r}, not {SCHEMA!r}; evaluate again")
+    if meta.identity.run != run:
+        raise PredictionError(
+            f"{files.meta} is of the run {meta.identity.run!r}: files were copied or renamed; remove the copy's files "
+            f"and evaluate {run!r} itself"
+        )
     if not files.rows.is_file() or sha256_file(files.rows) != meta.predictions_sha256:
         raise PredictionError(f"{files.rows} is missing or changed after it was written; evaluate again")
     rows = read_rows(files.rows)

@@ -25,6 +25,7 @@ from .report_text import (
     points,
     settle_text,
     stored_text,
+    unfinished_text,
     worst_cell_claim,
 )
 
@@ -94,7 +95,8 @@ def markdown(report: DriftReport) -> str:
     lines += ["", "## How to read it, and what these data cannot say", ""]
     lines += [f"- {text}" for text in limits(report)]
     lines += ["", "## Provenance", "", *_provenance(report), ""]
-    return "\n".join(lines)
+    # a name from a dataset is text: Markdown would take it for a tag
+    return "\n".join(lines).replace("<", "&lt;")
 
 
 def _knowledge(report: DriftReport) -> list[str]:
@@ -139,6 +141,8 @@ def _level_rows(report: DriftReport) -> Iterable[Sequence[str]]:
             number(row.facts.items_per_second) if row.facts.items_per_second else "",
             counted(row.cells),
         )
+    for run in report.unfinished:
+        yield (run.run, report.reference.run, unfinished_text(run), *[""] * 8)
 
 
 def _level_section(row: LevelDrift, report: DriftReport) -> list[str]:

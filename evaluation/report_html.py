@@ -26,6 +26,7 @@ from .report_text import (
     points,
     settle_text,
     stored_text,
+    unfinished_text,
     worst_cell_claim,
 )
 
@@ -99,6 +100,8 @@ def _levels(report: DriftReport, scale: Scale) -> Iterator[str]:
         )
     for row in report.rows:
         yield _level(row, report, scale)
+    for run in report.unfinished:
+        yield f'<tr><th scope="row">{escape(run.run)}</th><td colspan="7">{escape(unfinished_text(run))}</td></tr>'
     yield "</tbody></table>"
 
 

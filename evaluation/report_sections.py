@@ -54,13 +54,13 @@ def explanations(report: DriftReport) -> Iterator[str]:
     runs = [report.reference, *(row.facts for row in report.rows), *report.priors]
     yield "".join(dict.fromkeys(_hashes(facts) for facts in runs))
     yield (
-        f"</tbody></table><p style='margin:16px 0 0'><small>dataset</small><code>{report.dataset_sha256}</code>"
-        f"<small>items</small><code>{report.items_sha256}</code></p></section>"
+        f"</tbody></table><p style='margin:16px 0 0'><small>dataset</small><code>{escape(report.dataset_sha256)}</code>"
+        f"<small>items</small><code>{escape(report.items_sha256)}</code></p></section>"
     )
 
 
 def _hashes(facts: RunFacts) -> str:
     return (
         f'<tr><th scope="row">{escape(facts.run)}<small>{facts.kind}</small></th>'
-        f"<td><code>{facts.digest}</code></td><td><code>{facts.predictions_sha256}</code></td></tr>"
+        f"<td><code>{escape(facts.digest)}</code></td><td><code>{escape(facts.predictions_sha256)}</code></td></tr>"
     )

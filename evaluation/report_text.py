@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .drift_report import Comparison, DriftReport, Knowledge, LevelDrift, NotRun
+from .drift_report import Comparison, DriftReport, Knowledge, LevelDrift, NotRun, Unfinished
 from .verdict import VERDICTS, Verdict
 
 MARKS: dict[Verdict, str] = {
@@ -94,7 +94,15 @@ def headline(report: DriftReport) -> str:
     if failing:
         cells = f"{failing} cell{'s' if failing > 1 else ''} {_VERBS['FAIL'][failing != 1]}"
         sentence += f" {cells} at {margin_text(report.margins.cell)}."
+    if report.unfinished:
+        count_open = len(report.unfinished)
+        sentence += f" NOT RUN to the end: {count_open} run{'s' if count_open > 1 else ''}."
     return sentence
+
+
+def unfinished_text(run: Unfinished) -> str:
+    """Return why a run that lies in the folder has no verdict."""
+    return f"NOT RUN: {run.reason}."
 
 
 def settle_text(found: Comparison) -> str:

@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("scipy")
 from infimed.cli.app import run
-from infimed.evaluation.prediction import complete_runs
+from infimed.cli.evaluate import computed_by
+from infimed.evaluation.prediction import Subject, complete_runs
 
 from ..evaluation.planted import items, pattern, write_run
 
@@ -49,6 +50,7 @@ def test_a_level_that_fails_ends_with_code_1_after_the_report_is_written(tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (["--reference", "prior"], "'prior' answers without the images and is no reference; name one of: gguf-f16"),
         (["--reference", "gguf-f32"], "holds no complete run 'gguf-f32'; it holds: gguf-f16"),
         (["--reference", "gguf-f16", "--margin", "2"], "margins lie between 0 and 1, not 2.0"),
         ([], "--reference"),
@@ -60,6 +62,42 @@ def test_wrong_use_is_one_line_and_code_2_and_writes_nothing(tmp_path: Path, cap
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1
     assert not (tmp_path / "report").exists()
+
+
+def test_a_killed_level_is_told_and_does_not_fail(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    write_runs(tmp_path / "runs", loss=0)
+    (tmp_path / "runs" / "onnx-int4.started.json").write_text("{}")
+    assert run(["drift", str(tmp_path / "runs"), "--reference", "gguf-f16", "--out", str(tmp_path / "report")]) == 0
+    told = capsys.readouterr().out
+    assert "onnx-int4" in told and "NOT RUN: 0 of 300 questions are answered" in told
+    report = json.loads((tmp_path / "report" / "drift.json").read_bytes())
+    assert [found["run"] for found in report["unfinished"]] == ["onnx-int4"]
+
+
+def test_a_report_that_would_replace_a_file_is_refused_before_the_work(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "report").write_text("mine")
+    for verb in (
+        ["drift", str(tmp_path / "none"), "--reference", "gguf-f16"],
+        ["evaluate", str(tmp_path), "--data", str(tmp_path)],
+    ):
+        assert run([*verb, "--out", str(tmp_path / "report")]) == 2
+        assert "is a file; name a folder" in capsys.readouterr().err
+    assert (tmp_path / "report").read_text() == "mine"
+
+
+def test_a_path_that_does_not_exist_is_told_as_such(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    assert run(["evaluate", str(tmp_path / "x"), "--data", str(tmp_path), "--out", str(tmp_path / "runs")]) == 2
+    assert f"{tmp_path / 'x'} does not exist" in capsys.readouterr().err
+
+
+def test_a_run_is_known_by_what_computes_it() -> None:
+    def by(kind: str, level: str, gpu_layers: int = 0) -> dict[str, str | int | bool]:
+        return computed_by(Subject(kind, level, "0" * 64, 1), 3, gpu_layers, "cuda")  # type: ignore[arg-type]
+
+    assert by("adapter", "adapter").keys() == {"library", "version", "device", "threads"}
+    assert (by("adapter", "adapter")["device"], by("checkpoint", "checkpoint")["threads"]) == ("cuda", 3)
+    assert by("bundle", "gguf-f16", 7).items() >= {"library": "llama-cpp-python", "gpu_layers": 7}.items()
+    assert (by("bundle", "onnx-int4")["device"], by("bundle", "onnx-int4", 1)["device"]) == ("cpu", "cuda")
 
 
 def test_a_folder_that_is_nothing_to_evaluate_is_refused(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -95,3 +133,6 @@ def test_a_checkpoint_is_evaluated_with_its_prior_and_grey_run_and_not_twice(tmp
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
     assert run(arguments) == 0
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == before
+    capsys.readouterr()
+    assert run([*arguments, "--threads", "2"]) == 2  # torch adds in another order
+    assert "engine.threads is 1, not 2" in capsys.readouterr().err

@@ -12,6 +12,8 @@ pytest.importorskip("scipy")
 from infimed.evaluation.drift import DriftError, drift
 from infimed.evaluation.drift_report import Comparison, DriftReport, LevelDrift, Margins, NotRun, ReportError
 from infimed.evaluation.prediction import PredictionError
+from infimed.evaluation.report import markdown
+from infimed.evaluation.report_html import html
 
 from .planted import answered, items, pattern, write_run
 
@@ -252,6 +254,36 @@ def test_one_large_cluster_is_warned_of(runs: Path) -> None:
     report = drift(runs, "gguf-f16", Margins(cell_items=10))
     assert "one cluster holds" not in cell(report.levels[0], "ct", "finding").reason
     assert "one cluster holds 17% of the items" in cell(report.levels[0], "xray", "view").reason
+
+
+def test_a_run_that_was_killed_is_told_and_not_passed_over(runs: Path) -> None:
+    rows = (runs / "gguf-q4_k_m.jsonl").read_bytes().splitlines(keepends=True)
+    (runs / "gguf-q4_k_m.jsonl").unlink()
+    (runs / "gguf-q4_k_m.meta.json").rename(runs / "gguf-q4_k_m.started.json")
+    (runs / "gguf-q4_k_m.jsonl.part").write_bytes(b"".join(rows[:-1]))
+    report = drift(runs, "gguf-f16")
+    assert [level.facts.run for level in report.levels] == ["gguf-q8_0"]
+    assert [(run.run, run.reason) for run in report.unfinished] == [
+        ("gguf-q4_k_m", "561 of 562 questions are answered; infimed evaluate goes on with it")
+    ]
+    for told in (markdown(report), html(report)):
+        assert "gguf-q4_k_m" in told and "NOT RUN: 561 of 562 questions are answered" in told
+        assert "NOT RUN to the end: 1 run." in told
+    with pytest.raises(DriftError, match="not finished: gguf-q4_k_m"):
+        drift(runs, "gguf-q4_k_m")
+
+
+def test_a_grey_run_of_another_model_than_the_reference_is_stale(runs: Path) -> None:
+    path = runs / "gguf-f16.grey.meta.json"
+    path.write_bytes(path.read_bytes().replace(b"e" * 64, b"f" * 64))
+    with pytest.raises(DriftError, match=r"'gguf-f16\.grey' is not of what 'gguf-f16' is .* one of them is stale"):
+        drift(runs, "gguf-f16")
+
+
+@pytest.mark.parametrize("reference", ["prior", "gguf-f16.grey"])
+def test_a_run_without_the_images_is_no_reference(runs: Path, reference: str) -> None:
+    with pytest.raises(DriftError, match="is no reference; name one of: gguf-f16, gguf-q4_k_m, gguf-q8_0"):
+        drift(runs, reference)
 
 
 def test_other_items_datasets_roles_and_settings_are_refused(runs: Path) -> None:

@@ -18,7 +18,8 @@ from PIL import Image
 from infimed.evaluation.dataset import Dataset, image_ref, write_dataset
 from infimed.evaluation.example import Example, TextRef
 from infimed.evaluation.predict import Asking, EvaluateError, by_image, predict
-from infimed.evaluation.prediction import PredictionError, Subject, read_run
+from infimed.evaluation.prediction import PredictionError, Subject, read_run, unfinished_runs
+from infimed.runtime.engine import OptionScore, Scores
 from infimed.runtime.events import Event
 
 SUBJECT = Subject("checkpoint", "checkpoint", "0" * 64, 1)
@@ -69,6 +70,21 @@ def test_a_role_without_examples_is_refused(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "set", 1)
     with pytest.raises(EvaluateError, match="no example in the role 'search'"):
         predict(lambda: pytest.fail("opened"), dataset, tmp_path / "runs", "x", subject=SUBJECT, role="search")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), float("inf")])
+def test_a_level_whose_numbers_overflow_is_named_with_the_example_and_the_remedy(tmp_path: Path, value: float) -> None:
+    class Broken:
+        level = "gguf-q2_k"
+
+        def score(self, messages, options):  # type: ignore[no-untyped-def]
+            scores = [OptionScore(option, value if option == "no" else -1.0, 1) for option in options]
+            return Scores(tuple(scores), 1, 0)
+
+    dataset = make_dataset(tmp_path / "set", 1)
+    with pytest.raises(EvaluateError, match=r"gguf-q2_k gives the option 'no' of example '0-0' .*infimed verify"):
+        predict(Broken(), dataset, tmp_path / "runs", "gguf-q2_k", subject=SUBJECT)  # type: ignore[arg-type]
+    assert unfinished_runs(tmp_path / "runs") == {"gguf-q2_k": 0}
 
 
 torch = pytest.importorskip("torch")

@@ -20,6 +20,7 @@ from infimed.evaluation.prediction import (
     read_meta,
     read_rows,
     read_run,
+    unfinished_runs,
 )
 
 from .planted import answered, items, write_run
@@ -27,7 +28,7 @@ from .planted import answered, items, write_run
 ROWS = [answered(row, index % 3 > 0) for index, row in enumerate(items({("ct", "finding"): 7, ("mri", "count"): 5}))]
 IDS = [row.example_id for row in ROWS]
 IDENTITY = Identity("gguf-q8_0", Subject("bundle", "gguf-q8_0", "a" * 64, 12_345), "own", "set", "b" * 64, "test",
-                    {"max_tokens": 48})  # fmt: skip
+                    {"max_tokens": 48}, {"library": "llama-cpp-python", "gpu_layers": 0})  # fmt: skip
 
 
 def write(folder: Path, count: int = len(ROWS), identity: Identity = IDENTITY) -> None:
@@ -114,6 +115,8 @@ def test_an_unfinished_run_bears_no_final_name_and_cannot_be_read(tmp_path: Path
         ({"role": "search"}, "role is 'test', not 'search'"),
         ({"settings": {"max_tokens": 8}}, "settings.max_tokens is 48, not 8"),
         ({"subject": Subject("bundle", "gguf-q8_0", "f" * 64, 12_345)}, "subject.digest"),
+        ({"engine": {"library": "llama-cpp-python", "gpu_layers": 9}}, "engine.gpu_layers is 0, not 9"),
+        ({"engine": {"library": "onnxruntime"}}, "engine.gpu_layers is 0, not None"),
     ],
 )
 def test_another_model_dataset_or_setting_never_goes_on_with_a_run(tmp_path: Path, count, change, told) -> None:  # type: ignore[no-untyped-def]
@@ -159,6 +162,52 @@ def test_a_changed_row_a_missing_row_and_a_broken_meta_are_refused(tmp_path: Pat
     (tmp_path / "gguf-q8_0.meta.json").write_text("{")
     with pytest.raises(PredictionError, match="cannot be read"):
         read_meta(tmp_path, "gguf-q8_0")
+
+
+def test_a_run_copied_under_another_name_is_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    for suffix in (".jsonl", ".meta.json"):
+        (tmp_path / f"gguf-q4_k_m{suffix}").write_bytes((tmp_path / f"gguf-q8_0{suffix}").read_bytes())
+    with pytest.raises(PredictionError, match=r"gguf-q4_k_m\.meta\.json is of the run 'gguf-q8_0'"):
+        read_run(tmp_path, "gguf-q4_k_m")
+
+
+def test_a_stray_meta_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "notes.meta.json").write_text("{}")
+    with pytest.raises(PredictionError, match=r"notes\.meta\.json cannot be read .* move it out of the folder"):
+        read_run(tmp_path, "notes")
+    (tmp_path / "my notes.meta.json").write_text("{}")
+    with pytest.raises(PredictionError, match=r"my notes\.meta\.json is no run's.*move it out of the folder"):
+        complete_runs(tmp_path)
+
+
+@pytest.mark.parametrize("digest", ["", "<img src=x onerror=alert(1)>", "A" * 64, "a" * 63, "a" * 64 + "\n"])
+def test_a_digest_that_is_none_is_refused_at_the_door(tmp_path: Path, digest: str) -> None:
+    write(tmp_path)
+    path = tmp_path / "gguf-q8_0.meta.json"
+    for field in ("digest", "dataset_sha256", "predictions_sha256"):
+        meta = json.loads(path.read_bytes())
+        owner = {"digest": meta["identity"]["subject"], "dataset_sha256": meta["identity"]}.get(field, meta)
+        owner[field] = digest
+        other = tmp_path / field
+        other.mkdir()
+        (other / path.name).write_text(json.dumps(meta))
+        with pytest.raises(PredictionError, match=f"{field} is .*64 hexadecimal digits"):
+            read_meta(other, "gguf-q8_0")
+
+
+def test_a_run_that_was_begun_is_found_with_its_rows_until_it_is_complete(tmp_path: Path) -> None:
+    write(tmp_path, 4)
+    assert unfinished_runs(tmp_path) == {"gguf-q8_0": 4}
+    part, started = tmp_path / "gguf-q8_0.jsonl.part", tmp_path / "gguf-q8_0.started.json"
+    part.rename(tmp_path / "gguf-q8_0.jsonl")  # killed before the meta file
+    assert unfinished_runs(tmp_path) == {"gguf-q8_0": 4}
+    (tmp_path / "gguf-q8_0.jsonl").unlink()
+    assert unfinished_runs(tmp_path) == {"gguf-q8_0": 0}
+    started.unlink()
+    write(tmp_path)
+    assert unfinished_runs(tmp_path) == {}
 
 
 def test_a_row_that_is_none_is_named_by_file_and_line(tmp_path: Path) -> None:

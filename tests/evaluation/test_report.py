@@ -120,6 +120,7 @@ def test_names_from_a_dataset_are_shown_as_text(tmp_path: Path) -> None:
     page = Page(html(found))
     assert "script" not in [tag for tag, _ in page.tags]
     assert '<script>alert(1)</script> \u00d7 a"b|c' in page.words
+    assert "<script" not in markdown(found)
     assert 'a"b|c' not in markdown(found).replace("(40)", "").split("## How")[0]
 
 
