@@ -7,9 +7,10 @@ cold one does. Knows no inference library.
 
 from __future__ import annotations
 
+import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,8 @@ from numpy.typing import NDArray
 from .. import InfimedError
 from .backend import Backend, Placed
 from .distance import distance, log_softmax
-from .engine import Completion, Distance, OptionScore, PrefixHandle, Sampling, Scores, TopToken
-from .messages import Message
+from .engine import Completion, Distance, OptionScore, PrefixHandle, Sampling, Scores, TopToken, check_choice
+from .messages import Message, TextPart
 from .prompt import PreparedImage, Prompt, Prompter
 from .sampling import pick_token, visible_text
 
@@ -41,19 +42,44 @@ class Decoder:
         self._cells: list[int | str] = []
         self._embeddings: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._cache_bytes = image_cache_bytes
-        self._held: list[frozenset[str]] = []
+        # A handle may have been pickled or kept from another run: a random name tells whose it is.
+        self._name = secrets.token_hex(8)
+        self._held: dict[int, frozenset[str]] = {}
+        self._handles = count()
 
     def hold(self, messages: Sequence[Message]) -> PrefixHandle:
-        """Take in messages and keep their images encoded until the engine closes."""
+        """Take in messages and keep their images encoded until the handle is released, as far as the cache has room."""
         prompt = self.prompter.prompt(messages, reply_follows=False)
-        self._held.append(frozenset(image.key for image in prompt.images))
-        self._take_in(prompt, want=1)
-        return PrefixHandle(id=len(self._held) - 1, tokens=len(prompt.token_ids))
+        self._check_room(prompt, 0)
+        handle = PrefixHandle(self._name, next(self._handles), len(prompt.token_ids))
+        self._held[handle.id] = frozenset(image.key for image in prompt.images)
+        try:
+            self._take_in(prompt, want=1)
+            # Taking in skips images whose cells are there already; their embeddings may be gone.
+            for image in prompt.images:
+                self._embed(image)
+            held_bytes = sum(self._embeddings[key].nbytes for key in self._pinned())
+            if held_bytes > self._cache_bytes:
+                raise EngineError(
+                    f"the images held would take {held_bytes:,} bytes, the cache has {self._cache_bytes:,}; release a "
+                    "handle first"
+                )
+        except BaseException:
+            del self._held[handle.id]
+            raise
+        return handle
+
+    def release(self, prefix: PrefixHandle) -> None:
+        """Let go of a handle's images: they stay encoded only as long as there is room."""
+        self._check_handle(prefix)
+        del self._held[prefix.id]
+        self._make_room()
 
     def score(self, messages: Sequence[Message], options: Sequence[str], prefix: PrefixHandle | None = None) -> Scores:
         """Return each option's log-likelihood: one pass over the prompt, then each option's own tokens."""
-        if len(options) < 2:
-            raise EngineError(f"{len(options)} option(s) given; at least two are needed to choose")
+        check_choice(_last_text(messages), options)
+        for option in options:
+            self.prompter.check_text(option)
         self._check_handle(prefix)
         prompt = self.prompter.prompt(messages)
         coded = [self.prompter.encode(option) for option in options]
@@ -154,8 +180,8 @@ class Decoder:
         self.backend.close()
 
     def _check_handle(self, prefix: PrefixHandle | None) -> None:
-        if prefix is not None and not 0 <= prefix.id < len(self._held):
-            raise EngineError(f"prefix {prefix.id} was not taken in by this engine; call hold first")
+        if prefix is not None and (prefix.engine != self._name or prefix.id not in self._held):
+            raise EngineError(f"prefix {prefix.id} is not held by this engine; call hold first, or go on without it")
 
     def _check_room(self, prompt: Prompt, more: int) -> None:
         needed, room = len(prompt.token_ids) + more, self.backend.context_tokens
@@ -206,12 +232,24 @@ class Decoder:
         if made.shape[0] != image.tokens:
             raise EngineError(f"the vision tower gave {made.shape[0]} tokens for an image of {image.tokens}")
         self._embeddings[image.key] = made
-        pinned = frozenset[str]().union(*self._held)
-        for key in [key for key in self._embeddings if key not in pinned and key != image.key]:
+        self._make_room(keep=image.key)
+        return made
+
+    def _make_room(self, keep: str = "") -> None:
+        """Forget embeddings of images that nobody holds, the longest unused first, until the rest fits the cache."""
+        pinned = self._pinned()
+        for key in [key for key in self._embeddings if key not in pinned and key != keep]:
             if sum(value.nbytes for value in self._embeddings.values()) <= self._cache_bytes:
                 break
             del self._embeddings[key]
-        return made
+
+    def _pinned(self) -> frozenset[str]:
+        return frozenset[str]().union(*self._held.values())
+
+
+def _last_text(messages: Sequence[Message]) -> str:
+    """Return the texts of the last message: the question."""
+    return "".join(part.text for part in messages[-1].parts if isinstance(part, TextPart)) if messages else ""
 
 
 def _cells(prompt: Prompt) -> list[int | str]:

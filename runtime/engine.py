@@ -6,6 +6,7 @@ engine only through `logits`, which exists for parity. Knows no engine and no fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -13,6 +14,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import InfimedError
 from .messages import Message
 
 Normalisation = Literal["token", "sum"]
@@ -55,15 +57,48 @@ class Scores:
         return self.options[int(self.values(normalisation).argmax())].option
 
 
+class RequestError(InfimedError):
+    """What was asked of an engine makes no sense, whatever the engine."""
+
+
 @dataclass(frozen=True)
 class Sampling:
-    """How a reply is drawn. temperature 0 is greedy; `seed` makes any other repeatable on one engine."""
+    """How a reply is drawn. temperature 0 is greedy; `seed` makes any other repeatable on one engine.
+
+    Raises RequestError for a temperature that is negative or no number, a top_p outside 0..1, a negative count or seed.
+    """
 
     max_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < math.inf:
+            raise RequestError(f"a temperature of {self.temperature} was given; 0 (greedy) or a positive number needed")
+        if not 0 <= self.top_p <= 1:
+            raise RequestError(f"a top_p of {self.top_p} was given; it is a share of probability, 0 to 1")
+        if self.max_tokens < 0 or self.seed < 0:
+            raise RequestError(f"{self.max_tokens} tokens and seed {self.seed} were given; neither can be negative")
+
+
+def check_choice(question: str, options: Sequence[str]) -> None:
+    """Refuse a choice that is none: no question, fewer than two options, a blank one, or one twice.
+
+    Surrounding spaces do not count: an option given twice would share its likelihood with itself. Raises RequestError.
+    """
+    if not question.strip():
+        raise RequestError("the question is empty; options are likely or not as the answer to a question")
+    if len(options) < 2:
+        raise RequestError(f"{len(options)} option(s) given; at least two are needed to choose")
+    seen: set[str] = set()
+    for option in options:
+        if not option.strip():
+            raise RequestError(f"option {option!r} is blank; remove it")
+        if option.strip() in seen:
+            raise RequestError(f"option {option.strip()!r} is given twice; remove one")
+        seen.add(option.strip())
 
 
 @dataclass(frozen=True)
@@ -105,8 +140,12 @@ class Distance:
 
 @dataclass(frozen=True)
 class PrefixHandle:
-    """Names a prefix (an image, a conversation) that an engine has taken in; valid until the engine closes."""
+    """Names what an engine holds: the images of some messages. Valid until released, in the engine that gave it.
 
+    engine: a random name of that engine. tokens: of the messages, images included.
+    """
+
+    engine: str
     id: int
     tokens: int
 
@@ -117,10 +156,21 @@ class Engine(Protocol):
     level: str
 
     def hold(self, messages: Sequence[Message]) -> PrefixHandle:
-        """Take in messages whose last one may be unfinished, and keep them for prompts that begin the same."""
+        """Take in messages, and keep their images encoded until the handle is released.
+
+        Of texts an engine keeps those of its latest prompt, held or not: a prompt that begins as the latest one did is
+        computed from where they part. So an image is worth holding always, a conversation while it is the latest.
+        """
+
+    def release(self, prefix: PrefixHandle) -> None:
+        """Let go of what was held; its images stay encoded only as long as there is room."""
 
     def score(self, messages: Sequence[Message], options: Sequence[str], prefix: PrefixHandle | None = None) -> Scores:
-        """Return each option's likelihood as the reply to `messages`."""
+        """Return each option's likelihood as the reply to `messages`.
+
+        prefix: what the messages begin with, if it is held; the answer is the same without. A handle that this engine
+        did not give or has released is refused. At least two options, none blank, none twice.
+        """
 
     def generate(
         self,
@@ -129,7 +179,7 @@ class Engine(Protocol):
         prefix: PrefixHandle | None = None,
         on_text: Callable[[str], None] | None = None,
     ) -> Completion:
-        """Return a reply; `on_text` receives its text piece by piece as it appears."""
+        """Return a reply; `on_text` receives its text piece by piece as it appears. prefix: as for `score`."""
 
     def top_tokens(self, messages: Sequence[Message], count: int) -> tuple[TopToken, ...]:
         """Return the `count` likeliest first tokens of a reply, the likeliest first."""

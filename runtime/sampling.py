@@ -21,7 +21,9 @@ def pick_token(row: NDArray[np.float32], sampling: Sampling, random: np.random.G
     if sampling.temperature == 0:
         token = int(plain.argmax())
         return token, float(plain[token])
-    warm = np.exp(log_softmax(row[None].astype(np.float64) / sampling.temperature)[0])
+    below = row.astype(np.float64) - row.max()  # first, so that the largest stays 0 however low the temperature
+    with np.errstate(over="ignore"):
+        warm = np.exp(log_softmax((below / sampling.temperature)[None])[0])
     order = np.argsort(-warm, kind="stable")
     kept = order[: int(np.searchsorted(np.cumsum(warm[order]), sampling.top_p)) + 1]
     token = int(random.choice(kept, p=warm[kept] / warm[kept].sum()))

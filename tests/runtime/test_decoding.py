@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from infimed.runtime.decoding import Decoder, EngineError
-from infimed.runtime.engine import PrefixHandle, Sampling
-from infimed.runtime.messages import ImagePart, assistant, user
+from infimed.runtime.engine import RequestError, Sampling
+from infimed.runtime.messages import ImagePart, Message, assistant, user
+from infimed.runtime.prompt import PromptError
 
 torch = pytest.importorskip("torch")
 from infimed.training.reference import open_reference  # noqa: E402
@@ -110,16 +111,90 @@ def test_a_conversation_is_taken_in_once_and_gone_on_with(engine: Decoder) -> No
     assert found.prompt_tokens == len(fresh.token_ids)
 
 
-def test_a_handle_of_another_engine_one_option_and_a_too_long_prompt_are_refused(engine: Decoder) -> None:
-    messages = [user(QUESTIONS[0])]
-    with pytest.raises(EngineError, match="hold"):
-        engine.score(messages, OPTIONS, prefix=PrefixHandle(99, 1))
-    with pytest.raises(EngineError, match="at least two"):
-        engine.score(messages, ["yes"])
-    with pytest.raises(EngineError, match="no tokens"):
-        engine.score(messages, ["yes", ""])
+def test_a_held_image_is_encoded_once_whatever_is_asked_in_between(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_reference(checkpoint, threads=1)
+    assert isinstance(engine, Decoder)
+    engine._cache_bytes = 10_000  # room for the embeddings of one such image
+    calls = []
+    real = engine.backend.encode_image
+    monkeypatch.setattr(engine.backend, "encode_image", lambda picture: (calls.append(picture.key), real(picture))[1])
+    handle = engine.hold([user(image(1))])
+    for seed in (2, 3, 2):
+        engine.score([user(image(seed), QUESTIONS[0])], OPTIONS)
+    engine.score([user(image(1), QUESTIONS[0])], OPTIONS, prefix=handle)
+    assert calls.count(image(1).key) == 1 and calls.count(image(2).key) == 2
+    engine.release(handle)
+    for seed in (2, 1):
+        engine.score([user(image(seed), QUESTIONS[0])], OPTIONS)
+    assert calls.count(image(1).key) == 2
+    engine.close()
+
+
+def test_more_images_than_the_cache_has_room_for_are_not_held(checkpoint: Path) -> None:
+    engine = open_reference(checkpoint, threads=1)
+    assert isinstance(engine, Decoder)
+    engine._cache_bytes = 10_000
+    first = engine.hold([user(image(1))])
+    engine.hold([user(image(1), QUESTIONS[0])])  # the same image takes no more room
+    with pytest.raises(EngineError, match="release a handle first"):
+        engine.hold([user(image(2))])
+    engine.score([user(image(1), QUESTIONS[0])], OPTIONS, prefix=first)
+    engine.close()
+
+
+def test_a_handle_is_good_only_where_and_while_it_is_held(engine: Decoder, checkpoint: Path) -> None:
+    messages = [user(image(1), QUESTIONS[0])]
+    other = open_reference(checkpoint, threads=1)
+    engine.hold(messages)
+    foreign = other.hold(messages)
+    with pytest.raises(EngineError, match="not held by this engine"):
+        engine.score(messages, OPTIONS, prefix=foreign)
+    with pytest.raises(EngineError, match="not held by this engine"):
+        engine.release(foreign)
+    mine = engine.hold(messages)
+    engine.release(mine)
+    for use in (lambda: engine.generate(messages, Sampling(1), prefix=mine), lambda: engine.release(mine)):
+        with pytest.raises(EngineError, match="call hold first"):
+            use()
+    assert other.score(messages, OPTIONS, prefix=foreign).options == engine.score(messages, OPTIONS).options
+    other.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["yes"], "at least two"),
+        ([], "at least two"),
+        (["yes", ""], "blank"),
+        (["yes", " \n"], "blank"),
+        (["CT", "MR", "CT"], "'CT' is given twice"),
+        (["CT", " CT "], "'CT' is given twice"),
+    ],
+)
+def test_options_that_are_no_choice_are_refused(options: list[str], words: str, engine: Decoder) -> None:
+    with pytest.raises(RequestError, match=words):
+        engine.score([user(QUESTIONS[0])], options)
+
+
+def test_options_are_texts_like_any_other(engine: Decoder) -> None:
+    for option, words in (("<|im_end|>", "control token"), ("caf\udce9", "UTF-8")):
+        with pytest.raises(PromptError, match=words):
+            engine.score([user(QUESTIONS[0])], ["yes", option])
+
+
+def test_an_empty_question_is_no_question(engine: Decoder) -> None:
+    for messages in ([], [user(image(1))], [user(image(1), " \n")], [user("Why?"), Message("user", ())]):
+        with pytest.raises(RequestError, match="question is empty"):
+            engine.score(messages, OPTIONS)
+
+
+def test_a_too_long_prompt_is_refused(engine: Decoder) -> None:
     with pytest.raises(EngineError, match="context holds"):
         engine.score([user("lesion " * engine.backend.context_tokens)], OPTIONS)
+    with pytest.raises(EngineError, match="context holds"):
+        engine.hold([user("lesion " * engine.backend.context_tokens)])
 
 
 def test_top_tokens_come_likeliest_first(engine: Decoder) -> None:

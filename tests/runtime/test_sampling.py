@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from scipy.special import log_softmax as scipy_log_softmax
 from scipy.special import rel_entr, softmax
 
 from infimed.runtime.distance import distance, kl_rows, log_softmax
-from infimed.runtime.engine import OptionScore, Sampling, Scores
+from infimed.runtime.engine import OptionScore, RequestError, Sampling, Scores
 from infimed.runtime.sampling import pick_token, visible_text
 
 
@@ -40,6 +41,38 @@ def test_nucleus_sampling_draws_from_the_smallest_set_that_reaches_top_p() -> No
     drawn = [pick_token(row, Sampling(temperature=1.0, top_p=0.79), random)[0] for _ in range(2000)]
     assert set(drawn) == {0, 1}
     assert abs(drawn.count(0) / 2000 - 0.5 / 0.8) < 0.04
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-300, 1e-310, 5e-324])
+def test_a_temperature_near_zero_is_nearly_greedy(temperature: float) -> None:
+    random = np.random.default_rng(0)
+    for seed in range(20):
+        row = 100 * rows(seed, 1)[0]
+        assert pick_token(row, Sampling(temperature=temperature), random)[0] == int(row.argmax())
+
+
+def test_sampling_equals_the_softmax_at_its_temperature() -> None:
+    row, random = rows(4, 1, vocab=4)[0] / 4, np.random.default_rng(0)
+    drawn = np.bincount([pick_token(row, Sampling(temperature=1.7), random)[0] for _ in range(4000)], minlength=4)
+    assert np.abs(drawn / 4000 - softmax(row.astype(float) / 1.7)).max() < 0.03
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"temperature": float("inf")},
+        {"top_p": -0.1},
+        {"top_p": 1.1},
+        {"top_p": float("nan")},
+        {"max_tokens": -1},
+        {"seed": -1},
+    ],
+)
+def test_a_sampling_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(RequestError):
+        Sampling(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_stop_string_ends_the_reply_and_its_beginning_is_held_back() -> None:
