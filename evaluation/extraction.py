@@ -3,9 +3,10 @@
 The rules, on the text after the last </think>; the first whose pattern occurs decides:
 1 the last \\boxed{X}; 2 the last <answer>X</answer>; 3 the last "(final) answer is X" or "answer: X"; 4 the whole reply
 is a letter, "(A)."; 5 the first line starts with a letter and . ) or :; 6 exactly one option's text occurs as whole
-words (the longest match wins; not where not, no or unlikely stands within 3 words before, nor "is unlikely" after).
-Yes/no after rules 1-3: the first word yes or no; both in the first sentence is INVALID. Open after rules 1-3: the
-whole reply. Knows no answer key: it cannot favour the right one.
+words (the longest match wins; not where not, no or unlikely stands within 3 words before, nor "is unlikely" or ": no"
+after). Two letters that open one line are INVALID. Signs are words: "> 2 cm" is not "2 cm".
+Yes/no after rules 1-3: the first word yes or no; both in the first sentence is INVALID, and so is "not yes". Open after
+rules 1-3: the whole reply. Knows no answer key: it cannot favour the right one.
 """
 
 from __future__ import annotations
@@ -20,10 +21,16 @@ _BOXED = re.compile(r"\\boxed\s*\{")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.IGNORECASE | re.DOTALL)
 _STATED = re.compile(r"\b(?:final\s+)?answer\s*(?:\*\*)?\s*(?:is\b\s*:?|:)\s*([^\n]*)", re.IGNORECASE)
 _BARE_LETTER = re.compile(r"\W*\(?\s*([A-Za-z])\s*\)?\s*[.:]?\W*")
+_LETTERED = re.compile(r"(?<![\w.'-])\(?([A-Za-z])\s*[.):](?!\w)")
 _LEADING_LETTER = re.compile(r"\(?([A-Za-z])\s*[.):]")
 _YES_NO = re.compile(r"(?<![\w'-])(yes|no)(?![\w'-])", re.IGNORECASE)
+_TAKEN_BACK = re.compile(r"(?:\b(?:not|cannot|never|neither|nor|hardly)|n['\u2019]t)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)|\n")
-_WORD = re.compile(r"[\w/.\-]*\w")
+# A plus or minus is a sign where it ends a word ("IgG+") or the text ("HIV -"); elsewhere a dash joins or divides.
+SIGN = re.compile(r"[<>\u2264\u2265\u00b1]|(?<=\w)[+\-]+(?!\w)|[+\-](?=[\s.,;)]*$)")
+_WORD = re.compile(rf"{SIGN.pattern}|[\w/.\-]*\w")
+_BEFORE_SIGNS = frozenset("<>\u2264\u2265\u00b1")
+_AT_ONCE = re.compile(r"([:?=\u2013\u2014\-]|\w)(\s*)\b(no|none)\b(?=\s*(?:[.,;\n]|$))", re.IGNORECASE)
 _NEGATIONS = frozenset({"not", "no", "unlikely", "never", "without", "neither", "nor"})
 _NEGATION_REACH = 3  # words before an option in which a negation takes it back
 _DENIALS = frozenset({"not", "unlikely", "absent", "excluded"})
@@ -108,6 +115,8 @@ def _yes_or_no(text: str) -> str | None:
     opening = text[: stop.start()] if stop else text
     if len({word.lower() for word in _YES_NO.findall(opening)}) > 1:
         return None
+    if _TAKEN_BACK.search(opening[: first.start()]):
+        return None
     return first.group(1).lower()
 
 
@@ -125,6 +134,8 @@ def _chosen(text: str, options: Sequence[str]) -> Extraction:
         return _lettered(bare.group(1), options, "letter")
     leading = _LEADING_LETTER.match(text.strip())
     if leading:
+        if _opens_again(text.strip()[leading.end() :], leading.group(1), options):
+            return Extraction(None, INVALID_RULE)
         return _lettered(leading.group(1), options, "leading letter")
     named = _named(text, options)
     return Extraction(named, "option text" if named is not None else INVALID_RULE)
@@ -140,6 +151,16 @@ def _opened_by(words: list[str], options: Sequence[str]) -> str | None:
     return max(named, key=len) if named else None
 
 
+def _opens_again(rest: str, letter: str, options: Sequence[str]) -> bool:
+    """Return whether another option's letter opens the rest of the line, which is not the first one's own text."""
+    first = _lettered(letter, options, "").answer
+    own = _tokens(first) if first is not None else []
+    if own and _tokens(rest)[: len(own)] == own:
+        return False
+    others = {found.upper() for found in _LETTERED.findall(rest.split("\n", 1)[0])} - {letter.upper()}
+    return any(_lettered(other, options, "").answer is not None for other in others)
+
+
 def _lettered(letter: str, options: Sequence[str], rule: str) -> Extraction:
     index = ord(letter.upper()) - ord("A")
     return Extraction(options[index], rule) if index < len(options) else Extraction(None, INVALID_RULE)
@@ -152,20 +173,22 @@ def _option_of(stated: str, options: Sequence[str]) -> str | None:
 
 def _tokens(text: str) -> list[str]:
     plain = unicodedata.normalize("NFKC", text).lower().replace("\u2019", "'")
-    plain = re.sub(r"n't\b", " not", plain)
+    plain = re.sub(r"n't\b", " not", plain).replace("<=", "\u2264").replace(">=", "\u2265")
     return _WORD.findall(plain)
 
 
 def _named(text: str, options: Sequence[str]) -> str | None:
     """Return the one option whose words occur and are not taken back; None for none or several."""
-    words = _tokens(text)
+    words = _tokens(_AT_ONCE.sub(r"\1\2\3 absent", text))  # "pneumonia: no" denies what stands before it
     spans: list[tuple[int, int, str]] = []
     for option in options:
         wanted = _tokens(option)
         if len(wanted) > 1 and wanted[0] in ("a", "an", "the"):
             wanted = wanted[1:]
         for start in range(len(words) - len(wanted) + 1 if wanted else 0):
-            if words[start : start + len(wanted)] == wanted:
+            signed = bool(_BEFORE_SIGNS & set(words[max(0, start - 1) : start]))
+            signed |= bool({"+", "-"} & set(words[start + len(wanted) : start + len(wanted) + 1]))
+            if words[start : start + len(wanted)] == wanted and not signed:
                 spans.append((start, start + len(wanted), option))
     longest = [
         span

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .extraction import Extraction, extract
+from .extraction import SIGN, Extraction, extract
 
 ARTICLES = frozenset({"a", "an", "the"})
 _UNITS = (
@@ -30,20 +30,32 @@ NUMBERS = {
 }
 # A slash, hyphen or point stays where it stands between two characters of one token: "3.5", "t2-weighted", "and/or".
 _OUTER = re.compile(r"(?<!\w)[/.\-]|[/.\-](?!\w)")
+_FRAMED = re.compile(r"\s*-\s(.*)\s-\s*", re.DOTALL)  # dashes on both sides are a frame, not a sign
 _PUNCTUATION = re.compile(r"[^\w\s/.\-]|_")
 
 
 def normalise(text: str) -> str:
     """Return the text as it is compared: NFKC, lower case, no articles, digits for number words, no punctuation.
 
-    An article that ends the text is kept: "hepatitis A" is not "hepatitis".
+    An article that ends the text is kept: "hepatitis A" is not "hepatitis". So are signs: "< 5 mm" is not "> 5 mm".
     """
-    plain = _PUNCTUATION.sub(" ", unicodedata.normalize("NFKC", text).lower())
-    while (stripped := _OUTER.sub(" ", plain)) != plain:
-        plain = stripped
-    tokens = plain.split()
+    plain = unicodedata.normalize("NFKC", text).lower().replace("<=", "\u2264").replace(">=", "\u2265")
+    framed = _FRAMED.fullmatch(plain)
+    plain = framed.group(1) if framed else plain
+    tokens, start = [], 0
+    for sign in SIGN.finditer(plain):
+        tokens += [*_words(plain[start : sign.start()]), sign.group()]
+        start = sign.end()
+    tokens += _words(plain[start:])
     kept = [token for index, token in enumerate(tokens) if token not in ARTICLES or index == len(tokens) - 1]
     return " ".join(NUMBERS.get(token, token) for token in kept)
+
+
+def _words(text: str) -> list[str]:
+    plain = _PUNCTUATION.sub(" ", text)
+    while (stripped := _OUTER.sub(" ", plain)) != plain:
+        plain = stripped
+    return plain.split()
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,12 @@ def test_the_first_rule_whose_pattern_occurs_decides(reply: str, answer: str, ru
         "E. tuberculosis",
         "<think>It must be pneumonia, because",
         "pneumoniae",
+        "(A) (B)",
+        "A) or B)",
+        "A. and also C.",
+        "Pneumonia: no. Effusion: yes.",
+        "Pneumonia: none",
+        "pneumonia? no",
     ],
 )
 def test_a_reply_that_names_no_option_is_invalid_and_never_guessed(reply: str) -> None:
@@ -78,6 +84,29 @@ def test_a_denied_option_leaves_the_one_that_is_affirmed() -> None:
     assert chosen("no convincing pneumonia, but there is an effusion")[0] == "effusion"
     # four words away the negation no longer reaches
     assert chosen("not that I would mind pneumonia")[0] == "pneumonia"
+
+
+def test_a_no_that_begins_the_next_clause_denies_what_follows_it() -> None:
+    assert chosen("There is a pleural effusion. No pneumonia.")[0] == "pleural effusion"
+    assert chosen("effusion, no pneumonia")[0] == "effusion"
+
+
+def test_a_letter_followed_by_its_own_option_is_one_opening() -> None:
+    assert chosen("A. B. fragilis", ("B. fragilis", "E. coli"))[0] == "B. fragilis"
+    assert chosen("B) no finding (see C) below)", ("a", "no finding", "c"))[0] == "no finding"
+    assert chosen("C: effusion; A: no")[0] == "effusion"
+
+
+def test_signs_belong_to_what_is_said() -> None:
+    sizes = ("< 2 cm", "> 2 cm")
+    assert chosen("> 2 cm", sizes)[0] == "> 2 cm" and chosen("It is <2 cm wide.", sizes)[0] == "< 2 cm"
+    assert chosen("2 cm", sizes)[0] is None and chosen("The answer is >2 cm", sizes)[0] == "> 2 cm"
+    assert chosen("> 2 cm", ("2 cm", "< 2 cm"))[0] is None and chosen("2 cm", (*sizes, "2 cm"))[0] == "2 cm"
+    assert chosen("about >= 3 mm", ("\u2264 3 mm", "\u2265 3 mm"))[0] == "\u2265 3 mm"
+    assert chosen("IgG-", ("IgG+", "IgG-"))[0] == "IgG-" and chosen("it is IgG+.", ("IgG+", "IgG-"))[0] == "IgG+"
+    assert chosen("HIV", ("HIV +", "HIV -"))[0] is None and chosen("HIV -", ("HIV +", "HIV -"))[0] == "HIV -"
+    assert chosen("IgG+", ("IgG", "IgM"))[0] is None
+    assert chosen("effusion + pneumonia")[0] is None and chosen("effusion - left")[0] == "effusion"
 
 
 def test_an_option_that_starts_with_no_is_its_own_text() -> None:
@@ -109,6 +138,11 @@ def test_options_that_look_like_letters_or_end_in_one_keep_their_meaning() -> No
         ("maybe", None),
         ("<think>no</think> yes", "yes"),
         ("The answer is yes. There is no doubt", "yes"),
+        ("The answer is not yes", None),
+        ("Not yes", None),
+        ("It isn't a clear yes", None),
+        ("I do not see one: no", "no"),
+        ("Not seen. Yes, elsewhere", "yes"),
     ],
 )
 def test_yes_and_no_are_read_as_words(reply: str, answer: str | None) -> None:

@@ -21,6 +21,13 @@ from infimed.evaluation.scoring import best_overlap, exact_match, normalise, sco
         ("a", "a"),
         ("snake_case; 'quoted'", "snake case quoted"),
         ("...", ""),
+        ("<5 mm", "< 5 mm"),
+        (">= 5 mm.", "\u2265 5 mm"),
+        ("IgG+", "igg +"),
+        ("HIV -", "hiv -"),
+        ("+", "+"),
+        ("mild - left", "mild left"),
+        ("-1.5 D", "1.5 d"),
     ],
 )
 def test_texts_are_compared_in_one_normal_form(text: str, normal: str) -> None:
@@ -50,6 +57,12 @@ def test_the_best_alias_counts() -> None:
     assert best_overlap("heart attack", ("myocardial infarction", "heart attack")).f1 == 1.0
     assert exact_match("The Heart attack.", ("myocardial infarction", "heart attack"))
     assert not exact_match("", ("", "."))
+
+
+def test_a_sign_makes_another_answer() -> None:
+    for said, key in (("<5 mm", ">5 mm"), ("5 mm", "> 5 mm"), ("IgG+", "IgG-"), ("HIV", "HIV -"), ("+", "-")):
+        assert not exact_match(said, [key]) and exact_match(key, [key])
+    assert exact_match("< 5mm", ["<5mm"]) and exact_match("<= 5 mm", ["\u2264 5 mm"])
 
 
 def test_yes_it_is_abnormal_is_a_yes() -> None:
