@@ -12,11 +12,16 @@ import typer
 
 from .. import InfimedError
 from ..evaluation.prompting import with_options
+from ..runtime.backend import MAX_GPU_LAYERS, MAX_THREADS
 from ..runtime.bundle import Bundle
-from ..runtime.engine import Engine, Sampling
+from ..runtime.engine import Engine, Sampling, check_choice
 from ..runtime.images import open_image
 from ..runtime.messages import ImagePart, Message, Part, assistant, user
 from ..runtime.open_engine import CONTEXT_TOKENS, open_engine
+from .app import say_error
+
+MAX_CONTEXT_TOKENS = 1 << 20
+"""The most that may be asked for; a model's own limit is checked when it opens."""
 
 
 def run(
@@ -37,9 +42,21 @@ def run(
     top_p: Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Share of probability drawn from.")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Same seed, same reply, on one engine.")] = 0,
     stop: Annotated[list[str] | None, typer.Option("--stop", help="A text that ends the reply.")] = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
-    context: Annotated[int, typer.Option("--context", min=64, help="Longest conversation, tokens.")] = CONTEXT_TOKENS,
-    gpu_layers: Annotated[int, typer.Option("--gpu-layers", min=0, help="Layers on the GPU; 0 is none.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="Processor threads; default all.")
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            "--context",
+            min=64,
+            max=MAX_CONTEXT_TOKENS,
+            help=f"Longest conversation, tokens; default {CONTEXT_TOKENS}, or the model's limit where that is lower.",
+        ),
+    ] = None,
+    gpu_layers: Annotated[
+        int, typer.Option("--gpu-layers", min=0, max=MAX_GPU_LAYERS, help="Layers on the GPU; 0 is none.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything that is known of the answer.")] = False,
 ) -> None:
     """Ask a level of a bundle about images.
@@ -47,10 +64,13 @@ def run(
     The bundle is verified first. With --choice the likeliest option is printed with its confidence: the softmax over
     the options' log-likelihoods per token. Not a medical device: a person decides.
     """
-    if choice and len(choice) < 2:
-        raise InfimedError(f"one --choice ({choice[0]!r}) leaves nothing to choose; give at least two")
     if choice and question is None:
         raise InfimedError("--choice needs a question; write it after the bundle")
+    if question is not None and not question.strip():
+        raise InfimedError("the question is empty; write it after the bundle, or leave it out for a conversation")
+    if choice and question is not None:
+        check_choice(question, choice)
+    sampling = Sampling(max_tokens, temperature, top_p, seed, tuple(stop or ()))
     opened = Bundle.open(bundle)
     if not level:
         held = [entry.name for entry in opened.manifest.levels]
@@ -59,7 +79,6 @@ def run(
         level = held[0]
     opened.entry(level)
     parts: list[Part] = [ImagePart(open_image(path)) for path in image or []]
-    sampling = Sampling(max_tokens, temperature, top_p, seed, tuple(stop or ()))
     engine = open_engine(opened, level, threads=threads, gpu_layers=gpu_layers, context_tokens=context)
     try:
         if question is None:
@@ -111,15 +130,35 @@ def _tell(text: str) -> None:
 
 
 def _converse(engine: Engine, parts: list[Part], sampling: Sampling, as_json: bool) -> None:
-    """Read questions from standard input until it ends; the images belong to the first one."""
+    """Read questions from standard input until it ends; the images belong to the first one.
+
+    On a terminal a question that cannot be asked is told and left out; elsewhere it ends the conversation as an error.
+    """
     messages: list[Message] = []
-    if sys.stdin.isatty():
-        typer.echo("Ask line by line; an empty line or Ctrl-D ends the conversation.", err=True)
+    asked_by_a_person = sys.stdin.isatty()
+    if asked_by_a_person:
+        typer.echo("Ask line by line; Ctrl-D ends the conversation.", err=True)
     while True:
-        if sys.stdin.isatty():
+        if asked_by_a_person:
             typer.echo("> ", nl=False, err=True)
-        line = sys.stdin.readline().strip()
+        line = _read_line()
         if not line:
             return
-        messages.append(user(*(parts if not messages else ()), line))
-        messages.append(assistant(_reply(engine, messages, sampling, as_json)))
+        if not line.strip():
+            continue
+        asked = user(*(parts if not messages else ()), line.strip())
+        try:
+            reply = _reply(engine, [*messages, asked], sampling, as_json)
+        except InfimedError as error:
+            if not asked_by_a_person:
+                raise
+            say_error(str(error))
+            continue
+        messages += [asked, assistant(reply)]
+
+
+def _read_line() -> str:
+    try:
+        return sys.stdin.readline()
+    except UnicodeDecodeError as error:
+        raise InfimedError(f"standard input is not text in UTF-8 ({error.reason}); convert it first") from None
