@@ -23,7 +23,7 @@ OUT = Path("demo-out")
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Where all goes; an earlier demo there is replaced.")] = OUT,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON, all else on stderr.")] = False,
 ) -> None:
     """Show the whole chain on the embedded model: no download, no GPU.
 
@@ -38,15 +38,15 @@ def demo(
         chain = Chain(out, on_event, threads)
         _prepare(out)
         for number, (title, step) in enumerate(chain.steps, 1):
-            typer.secho(f"\n{number}/{len(chain.steps)}  {title}", bold=True)
+            typer.secho(f"\n{number}/{len(chain.steps)}  {title}", bold=True, err=as_json)
             for line in step():
-                typer.echo(f"     {line}")
-    typer.secho("\nChecks", bold=True)
+                typer.echo(f"     {line}", err=as_json)
+    typer.secho("\nChecks", bold=True, err=as_json)
     for check in chain.checks:
-        typer.echo(f"     {check.verdict:8}{check.what}: {check.told}")
-    typer.echo(f"\nreport   {chain.report_page}")
-    typer.echo(f"bundle   {chain.bundle}")
-    typer.echo(f"time     {time_text(time.monotonic() - began_s)}")
+        typer.echo(f"     {check.verdict:8}{check.what}: {check.told}", err=as_json)
+    typer.echo(f"\nreport   {chain.report_page}", err=as_json)
+    typer.echo(f"bundle   {chain.bundle}", err=as_json)
+    typer.echo(f"time     {time_text(time.monotonic() - began_s)}", err=as_json)
     if as_json:
         typer.echo(json.dumps([vars(check) for check in chain.checks], indent=2))
     if any(check.verdict == "FAILED" for check in chain.checks):

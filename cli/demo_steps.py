@@ -41,7 +41,6 @@ TRAIN_SEED, TEST_SEED = 11, 12
 # Modality and anatomy are known from the words alone where all images are of one domain.
 ASKED = ("finding", "laterality", "count", "size", "location", "open")
 NO_LLAMA = "llama-cpp-python is not installed (it needs a C++ compiler)"
-NAMED = ("ct", "mri", "xray", "ultrasound", "fundus", "histopathology")
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,6 @@ class Chain:
             amounts.train_images,
             TRAIN_SEED,
             (DOMAIN,),
-            named=NAMED,
             roles={"train": 0.95, "calibration": 0.05},
             name="demo-train",
         )
@@ -105,7 +103,6 @@ class Chain:
             amounts.test_images,
             TEST_SEED,
             (DOMAIN,),
-            named=NAMED,
             tasks=ASKED,
             per_image=amounts.questions_per_image,
             roles={"test": 1.0},

@@ -69,14 +69,6 @@ def clopper_pearson_upper(successes: ArrayLike, items: ArrayLike, alpha: float) 
     return np.asarray(np.where(full, 1.0, special().betaincinv(k + 1, rest, 1 - alpha)))
 
 
-def clopper_pearson(successes: float, items: float, confidence: float = 0.95) -> Interval:
-    """Return the exact two-sided interval of a share."""
-    alpha = (1 - confidence) / 2
-    upper = float(clopper_pearson_upper(successes, items, alpha))
-    lower = 1 - float(clopper_pearson_upper(items - successes, items, alpha))
-    return Interval(lower, upper, confidence)
-
-
 def tango_score(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, delta: ArrayLike) -> Reals:
     """Return Tango's score statistic of a paired difference of shares; positive where the data lie above `delta`.
 
@@ -114,11 +106,3 @@ def tango_bound(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, z: Arr
         above = tango_score(b, c, n, middle) > target  # the statistic falls as the difference grows
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     return np.asarray((low + high) / 2)
-
-
-def tango(harmful: float, healing: float, items: float, confidence: float = 0.95) -> Interval:
-    """Return Tango's score interval of the paired difference of independent items."""
-    z = float(special().ndtri(0.5 + confidence / 2))
-    return Interval(
-        float(tango_bound(harmful, healing, items, z)), float(tango_bound(harmful, healing, items, -z)), confidence
-    )
