@@ -109,7 +109,7 @@ def drift(folder: Path, reference: str, margins: Margins = Margins(), on_event: 
         small_cells=tuple(
             SmallCell(*cell, len(index)) for cell, index in cells.items() if len(index) < margins.cell_items
         ),
-        knowledge=knowledge(_in_order(base), items.clusters, priors, margins.cell_items),
+        knowledge=knowledge(_in_order(base), items.clusters, priors),
         priors=tuple(_facts(run) for run in runs.values() if run.meta.identity.image != "own"),
         infimed=__version__,
     )

@@ -24,10 +24,9 @@ def knowledge(
     reference: Sequence[Prediction],
     clusters: NDArray[np.str_],
     priors: Mapping[str, Flags] | str,
-    least_items: int,
     confidence: float = 0.95,
 ) -> tuple[Knowledge, ...]:
-    """Return the reference's lead over the better prior; parts with fewer than `least_items` are left out.
+    """Return the reference's lead over the better prior, over all and by part, small parts too.
 
     priors: outcomes by name, in the order of `reference`; a text (why they are missing) gives no rows. The interval is
     two-sided and cluster-robust.
@@ -41,8 +40,6 @@ def knowledge(
         parts += [(axis, name, values == name) for name in sorted(set(values.tolist()))]
     rows = []
     for axis, name, here in parts:
-        if here.sum() < least_items:
-            continue
         prior, known = better_prior({key: flags[here] for key, flags in priors.items()})
         pairs = paired_clusters(known, right[here], clusters[here])
         rows.append(

@@ -100,7 +100,8 @@ def test_what_the_reference_knows_is_told_by_modality_and_task_with_two_sided_in
     named = [(part.axis, part.name, part.items) for part in report.knowledge]
     assert named == [
         ("all", "", COUNT), ("modality", "ct", 200), ("modality", "fundus", 200), ("modality", "mri", 150),
-        ("task", "count", 150), ("task", "finding", 200), ("task", "laterality", 200),
+        ("modality", "xray", 12), ("task", "count", 150), ("task", "finding", 200), ("task", "laterality", 200),
+        ("task", "view", 12),
     ]  # fmt: skip
     known = report.knowledge[0]
     assert known.lead == pytest.approx(known.reference.value - known.prior_share.value)
