@@ -152,11 +152,14 @@ def _opened_by(words: list[str], options: Sequence[str]) -> str | None:
 
 
 def _opens_again(rest: str, letter: str, options: Sequence[str]) -> bool:
-    """Return whether another option's letter opens the rest of the line, which is not the first one's own text."""
+    """Return whether the rest of the line is another option: its text, or opened by its letter."""
     first = _lettered(letter, options, "").answer
     own = _tokens(first) if first is not None else []
-    if own and _tokens(rest)[: len(own)] == own:
+    said = _tokens(rest)
+    if own and said[: len(own)] == own:
         return False
+    if said and any(_tokens(option) == said for option in options):
+        return True
     others = {found.upper() for found in _LETTERED.findall(rest.split("\n", 1)[0])} - {letter.upper()}
     return any(_lettered(other, options, "").answer is not None for other in others)
 

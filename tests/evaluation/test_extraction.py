@@ -57,6 +57,7 @@ def test_the_first_rule_whose_pattern_occurs_decides(reply: str, answer: str, ru
         "<think>It must be pneumonia, because",
         "pneumoniae",
         "(A) (B)",
+        "A: no finding",
         "A) or B)",
         "A. and also C.",
         "Pneumonia: no. Effusion: yes.",
