@@ -42,7 +42,7 @@ class StaleRuns(InfimedError):
 
 
 @dataclass(frozen=True)
-class Share:
+class Tally:
     """Right answers among items."""
 
     right: int
@@ -72,11 +72,11 @@ class Measured:
     seed: int
     images: int
     modalities: tuple[str, ...]
-    cells: Mapping[tuple[str, str], Share]
-    answer_types: Mapping[tuple[str, str], Share]
-    own: Mapping[str, Share]
-    majority: Mapping[str, Share]
-    grey: Mapping[str, Share]
+    cells: Mapping[tuple[str, str], Tally]
+    answer_types: Mapping[tuple[str, str], Tally]
+    own: Mapping[str, Tally]
+    majority: Mapping[str, Tally]
+    grey: Mapping[str, Tally]
 
     @property
     def mean(self) -> float:
@@ -141,11 +141,11 @@ def _listed(facts: Mapping[str, JSON]) -> str:
     return "; ".join(f"{name} {value}" for name, value in told.items())
 
 
-def _shares(rows: Iterable[Prediction], key: Callable[[Prediction], Key]) -> dict[Key, Share]:
+def _shares(rows: Iterable[Prediction], key: Callable[[Prediction], Key]) -> dict[Key, Tally]:
     found: dict[Key, list[bool]] = {}
     for row in rows:
         found.setdefault(key(row), []).append(row.correct)
-    return {name: Share(sum(right), len(right)) for name, right in found.items()}
+    return {name: Tally(sum(right), len(right)) for name, right in found.items()}
 
 
 def card_text(measured: Measured, checkpoint: Checkpoint) -> str:
@@ -193,7 +193,7 @@ def _guessed(measured: Measured) -> str:
     return ", ".join(f"{task} {share}" for task, share in yes_no.items() if share.interval.lower <= 0.5) or "none"
 
 
-def _table(tasks: Sequence[str], columns: Sequence[str], shares: Mapping[tuple[str, str], Share]) -> list[str]:
+def _table(tasks: Sequence[str], columns: Sequence[str], shares: Mapping[tuple[str, str], Tally]) -> list[str]:
     """Return a table of shares, "none" where nothing was asked."""
     lines = ["", "| task | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for task in tasks:

@@ -5,17 +5,18 @@ The order does not depend on the budget, so a smaller budget is a prefix of a la
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..evaluation.example import JSON, Example
+from .curate_draw import drawn
 from .curate_ledger import LeftOut
 from .curate_texts import words
 
 Unit = tuple[Example, ...]
+_DRAW = ":"
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _pairs(examples: Sequence[Example], seed: int) -> tuple[list[Unit], list[Lef
 
 def _in_turn(units: Sequence[Unit], seed: int) -> list[Unit]:
     """Order units by a seeded draw, the first of every group before the second of any."""
-    shuffled = sorted(units, key=lambda unit: _draw(seed, unit[0].id))
+    shuffled = sorted(units, key=lambda unit: drawn(seed, _DRAW, unit[0].id))
     seen: dict[str, int] = {}
     turns = []
     for unit in shuffled:
@@ -99,8 +100,4 @@ def _in_turn(units: Sequence[Unit], seed: int) -> list[Unit]:
 
 
 def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    return sorted(examples, key=lambda row: _draw(seed, row.id))
-
-
-def _draw(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+    return sorted(examples, key=lambda row: drawn(seed, _DRAW, row.id))

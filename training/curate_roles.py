@@ -5,13 +5,14 @@ Knows groups and shares. A split that the source states may be kept instead; the
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ..evaluation.example import ROLES, Example, Role
+from .curate_draw import drawn
 from .curate_recipe import RoleRules
 
+_DRAW = "/"
 Cell = tuple[str, str]
 _OFFICIAL: Mapping[str, Role] = {"test": "test", "validation": "search"}
 
@@ -59,7 +60,7 @@ def share_out(examples: Sequence[Example], shares: Mapping[Role, float], seed: i
     cells[everything] = len(examples)
     assigned: dict[tuple[str, Cell], int] = {}
     result: dict[str, Role] = {}
-    for group in sorted(groups, key=lambda name: (-groups[name].total(), _draw(seed, name))):
+    for group in sorted(groups, key=lambda name: (-groups[name].total(), drawn(seed, _DRAW, name))):
         counts = {**groups[group], everything: groups[group].total()}
 
         def rise(role: Role, counts: Mapping[Cell, int] = counts) -> float:
@@ -74,7 +75,3 @@ def share_out(examples: Sequence[Example], shares: Mapping[Role, float], seed: i
             assigned[best, cell] = assigned.get((best, cell), 0) + count
         result[group] = best
     return result
-
-
-def _draw(seed: int, name: str) -> str:
-    return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infimed.evaluation.phantoms import write_phantoms
-from infimed.training.base_card import BaseModelTooWeak, Measured, Share, StaleRuns, card_text, measure, write_card
+from infimed.training.base_card import BaseModelTooWeak, Measured, StaleRuns, Tally, card_text, measure, write_card
 from infimed.training.base_model import BaseShape, new_model, settings_files, write_base
 from infimed.training.checkpoint import Checkpoint
 from infimed.training.tokenizer import Vocabulary, train_tokenizer
@@ -19,11 +19,11 @@ GOOD = Measured(
     seed=1,
     images=400,
     modalities=("ct", "mri"),
-    cells={("finding", "ct"): Share(190, 200), ("finding", "mri"): Share(186, 200)},
-    answer_types={("finding", "yesno"): Share(376, 400)},
-    own={task: Share(380, 400) for task in ("finding", "laterality", "count", "size")},
-    majority={task: Share(200, 400) for task in ("finding", "laterality", "count", "size")},
-    grey={task: Share(210, 400) for task in ("finding", "laterality", "count", "size")},
+    cells={("finding", "ct"): Tally(190, 200), ("finding", "mri"): Tally(186, 200)},
+    answer_types={("finding", "yesno"): Tally(376, 400)},
+    own={task: Tally(380, 400) for task in ("finding", "laterality", "count", "size")},
+    majority={task: Tally(200, 400) for task in ("finding", "laterality", "count", "size")},
+    grey={task: Tally(210, 400) for task in ("finding", "laterality", "count", "size")},
 )
 
 
@@ -45,13 +45,13 @@ def test_a_good_model_has_no_faults() -> None:
 
 
 def test_a_low_mean_is_a_fault() -> None:
-    weak = dataclasses.replace(GOOD, cells={("finding", "ct"): Share(170, 200)})
+    weak = dataclasses.replace(GOOD, cells={("finding", "ct"): Tally(170, 200)})
     assert "0.850, below 0.9" in weak.faults[0]
 
 
 @pytest.mark.parametrize("which", ["majority", "grey"])
 def test_a_task_that_either_prior_nearly_reaches_is_a_fault(which: str) -> None:
-    near = dataclasses.replace(GOOD, **{which: {**getattr(GOOD, which), "count": Share(375, 400)}})
+    near = dataclasses.replace(GOOD, **{which: {**getattr(GOOD, which), "count": Tally(375, 400)}})
     assert [fault.split()[0] for fault in near.faults] == ["count"]
 
 
