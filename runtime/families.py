@@ -47,7 +47,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
 
     Raises UnsupportedFamily with the list of what is supported.
     """
-    named = config.get("architectures") or []
+    stated = config.get("architectures") or []
+    named = [str(name) for name in stated] if isinstance(stated, list) else [str(stated)]
     for family in FAMILIES:
         if family.architecture in named:
             return family

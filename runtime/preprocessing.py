@@ -37,25 +37,34 @@ class PixelRules:
     def from_json(cls, config: Mapping[str, Any]) -> PixelRules:
         """Read the rules; refuse a processor whose steps are not those of this file."""
         size = config.get("size") or {}
+        if not isinstance(size, Mapping):
+            raise ImageError(f"preprocessor_config.json: size is {size!r}; an object is needed")
         minimum = config.get("min_pixels") or size.get("shortest_edge")
         maximum = config.get("max_pixels") or size.get("longest_edge")
         unusual = [key for key in ("do_resize", "do_rescale", "do_normalize") if config.get(key, True) is not True]
         if config.get("resample", 3) != 3:
             unusual.append("resample")
-        if abs(config.get("rescale_factor", 1 / 255) - 1 / 255) > 1e-12:
+        if not abs(_number(config, "rescale_factor", 1 / 255) - 1 / 255) <= 1e-12:
             unusual.append("rescale_factor")
         if unusual or minimum is None or maximum is None:
             what = ", ".join(unusual) or "min_pixels and max_pixels"
             raise ImageError(f"preprocessor_config.json: {what} is missing or not what infimed reproduces")
-        return cls(
-            patch_size=int(config.get("patch_size", 14)),
-            merge_size=int(config.get("merge_size", 2)),
-            temporal_patch_size=int(config.get("temporal_patch_size", 2)),
-            min_pixels=int(minimum),
-            max_pixels=int(maximum),
+        rules = cls(
+            patch_size=_count("patch_size", config.get("patch_size", 14)),
+            merge_size=_count("merge_size", config.get("merge_size", 2)),
+            temporal_patch_size=_count("temporal_patch_size", config.get("temporal_patch_size", 2)),
+            min_pixels=_count("min_pixels", minimum),
+            max_pixels=_count("max_pixels", maximum),
             mean=_three(config, "image_mean"),
             std=_three(config, "image_std"),
         )
+        if rules.min_pixels > rules.max_pixels:
+            raise ImageError(
+                f"preprocessor_config.json: min_pixels {rules.min_pixels} is above max_pixels {rules.max_pixels}"
+            )
+        if min(rules.std) <= 0:
+            raise ImageError(f"preprocessor_config.json: image_std is {list(rules.std)}; positive numbers are needed")
+        return rules
 
     def to_json(self) -> dict[str, Any]:
         """Return the rules as a preprocessor_config.json would name them."""
@@ -75,11 +84,26 @@ class PixelRules:
         return self.patch_size * self.merge_size
 
 
+def _count(key: str, value: object) -> int:
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 1 <= value < 2**31 or value != int(value):
+        raise ImageError(f"preprocessor_config.json: {key} is {value!r}; a whole number from 1 on is needed")
+    return int(value)
+
+
+def _number(config: Mapping[str, Any], key: str, default: float) -> float:
+    value = config.get(key, default)
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ImageError(f"preprocessor_config.json: {key} is {value!r}; a number is needed")
+    return float(value)
+
+
 def _three(config: Mapping[str, Any], key: str) -> tuple[float, float, float]:
     values = config.get(key)
-    if not isinstance(values, (list, tuple)) or len(values) != 3:
+    stated = values if isinstance(values, (list, tuple)) else ()
+    numbers = [float(value) for value in stated if isinstance(value, (int, float)) and math.isfinite(value)]
+    if len(stated) != 3 or len(numbers) != 3:
         raise ImageError(f"preprocessor_config.json: {key} is {values!r}; three numbers are needed")
-    return float(values[0]), float(values[1]), float(values[2])
+    return numbers[0], numbers[1], numbers[2]
 
 
 @dataclass(frozen=True)

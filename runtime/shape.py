@@ -156,46 +156,53 @@ class ModelShape:
         family = family_of(config)
         text = config.get("text_config") or config
         vision = config.get("vision_config") or {}
-        try:
-            hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
-            in_vision = [tensor for tensor in tensors if is_vision(tensor.name)]
-            embedding = [tensor for tensor in tensors if tensor.name.endswith("embed_tokens.weight")]
-            return cls(
-                family=family.name,
-                layers=int(text["num_hidden_layers"]),
-                hidden=hidden,
-                heads=heads,
-                kv_heads=int(text.get("num_key_value_heads", heads)),
-                head_dim=int(text.get("head_dim") or hidden // heads),
-                intermediate=int(text["intermediate_size"]),
-                vocab=int(text["vocab_size"]),
-                tied_embeddings=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
-                language_parameters=sum(t.parameters for t in tensors if not is_vision(t.name)),
-                embedding_parameters=sum(t.parameters for t in embedding),
-                vision=VisionShape(
-                    layers=int(vision["depth"]),
-                    hidden=int(vision["hidden_size"]),
-                    heads=int(vision["num_heads"]),
-                    intermediate=int(vision["intermediate_size"]),
-                    patch_size=int(vision.get("patch_size", 14)),
-                    merge_size=int(vision.get("spatial_merge_size", 2)),
-                    full_attention_layers=len(vision.get("fullatt_block_indexes", [])),
-                    window_pixels=int(vision.get("window_size", 112)),
-                    parameters=sum(t.parameters for t in in_vision),
-                ),
-                stored_bytes=sum(t.end - t.begin for t in tensors),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"config.json lacks or garbles {error}; it must describe {family.name}") from None
+        if not isinstance(text, Mapping) or not isinstance(vision, Mapping):
+            raise CheckpointError("config.json: text_config and vision_config must be objects")
+        hidden, heads = _count(text, "hidden_size"), _count(text, "num_attention_heads")
+        in_vision = [tensor for tensor in tensors if is_vision(tensor.name)]
+        embedding = [tensor for tensor in tensors if tensor.name.endswith("embed_tokens.weight")]
+        full_attention = vision.get("fullatt_block_indexes") or []
+        return cls(
+            family=family.name,
+            layers=_count(text, "num_hidden_layers"),
+            hidden=hidden,
+            heads=heads,
+            kv_heads=_count(text, "num_key_value_heads", heads),
+            head_dim=_count(text, "head_dim", hidden // heads),
+            intermediate=_count(text, "intermediate_size"),
+            vocab=_count(text, "vocab_size"),
+            tied_embeddings=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+            language_parameters=sum(t.parameters for t in tensors if not is_vision(t.name)),
+            embedding_parameters=sum(t.parameters for t in embedding),
+            vision=VisionShape(
+                layers=_count(vision, "depth"),
+                hidden=_count(vision, "hidden_size"),
+                heads=_count(vision, "num_heads"),
+                intermediate=_count(vision, "intermediate_size"),
+                patch_size=_count(vision, "patch_size", 14),
+                merge_size=_count(vision, "spatial_merge_size", 2),
+                full_attention_layers=len(full_attention) if isinstance(full_attention, list) else 0,
+                window_pixels=_count(vision, "window_size", 112),
+                parameters=sum(t.parameters for t in in_vision),
+            ),
+            stored_bytes=sum(t.end - t.begin for t in tensors),
+        )
+
+
+def _count(table: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    """Return a size that config.json states; `default` where it says nothing."""
+    value = table.get(key)
+    if value is None:
+        value = default
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise CheckpointError(f"config.json: {key} is {value!r}; a whole number from 1 on is needed")
+    return value
 
 
 def context_limit(config: Mapping[str, Any]) -> int:
     """Return the longest sequence a model was made for, in tokens, from its config.json. Raises CheckpointError."""
     text = config.get("text_config") or config
-    limit = text.get("max_position_embeddings") if isinstance(text, Mapping) else None
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
-        raise CheckpointError(f"config.json: max_position_embeddings is {limit!r}; a number of tokens is needed")
-    return limit
+    return _count(text if isinstance(text, Mapping) else {}, "max_position_embeddings")
 
 
 def is_vision(name: str) -> bool:

@@ -18,6 +18,7 @@ from ..runtime.backend import MAX_THREADS, Placed, finite
 from ..runtime.families import family_of
 from ..runtime.preprocessing import PixelRules, patches
 from ..runtime.prompt import PreparedImage
+from ..runtime.shape_check import check_shapes
 from .checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ class TorchBackend:
 def load_model(checkpoint: Checkpoint, *, dtype: Dtype = "float32", device: str = "cpu") -> Any:
     """Return the checkpoint as the transformers model that its family names, with weights in `dtype` on `device`.
 
-    Only local files are read and no code of the checkpoint is run. Raises MissingExtra, TorchError, UnsupportedFamily.
+    Only local files are read and no code of the checkpoint is run. Raises MissingExtra, TorchError, CheckpointError,
+    UnsupportedFamily.
     """
     try:
         import torch
@@ -109,19 +111,27 @@ def load_model(checkpoint: Checkpoint, *, dtype: Dtype = "float32", device: str 
     except ModuleNotFoundError as error:
         raise MissingExtra("train", error.name or "torch") from None
     family = family_of(checkpoint.config)
+    # Before transformers builds anything: it would take as much memory as a damaged config.json says.
+    check_shapes(checkpoint.folder)
     # Bars are drawn by the cli alone, and notes of libraries to their developers are not for users.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     if device.startswith("cuda") and not torch.cuda.is_available():
         raise TorchError(f"device {device} is not here: torch {torch.__version__} sees no GPU; use --device cpu")
-    model, report = getattr(transformers, family.architecture).from_pretrained(
-        str(checkpoint.folder),
-        dtype=getattr(torch, dtype),
-        attn_implementation="sdpa",
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    try:
+        model, report = getattr(transformers, family.architecture).from_pretrained(
+            str(checkpoint.folder),
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds for a config.json that means nothing; all are about the checkpoint
+        reason = " ".join(str(error).split())[:200]
+        raise TorchError(f"transformers cannot build {checkpoint.folder} ({type(error).__name__}: {reason})") from None
     for kind in ("missing_keys", "mismatched_keys"):
         if wrong := sorted(map(str, report[kind])):
             raise TorchError(f"{checkpoint.folder}: {len(wrong)} tensors such as {wrong[0]} do not fit its config.json")

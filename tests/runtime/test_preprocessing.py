@@ -66,7 +66,26 @@ def test_an_extreme_image_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"resample": 2}, {"do_resize": False}, {"rescale_factor": 1.0}, {"image_mean": [0.5]}, {"min_pixels": None}],
+    [
+        {"resample": 2},
+        {"do_resize": False},
+        {"rescale_factor": 1.0},
+        {"rescale_factor": "a"},
+        {"image_mean": [0.5]},
+        {"image_mean": [0.5, 0.5, "a"]},
+        {"image_mean": [0.5, 0.5, float("nan")]},
+        {"image_std": [0.5, 0.5, 0.0]},
+        {"image_std": [0.5, -0.5, 0.5]},
+        {"min_pixels": None},
+        {"min_pixels": "a"},
+        {"min_pixels": -1},
+        {"min_pixels": RULES.max_pixels + 1},
+        {"max_pixels": 3.5},
+        {"max_pixels": 1e300},
+        {"patch_size": 0},
+        {"merge_size": []},
+        {"size": "large"},
+    ],
 )
 def test_a_processor_that_infimed_does_not_reproduce_is_refused(change: dict[str, object]) -> None:
     config = {**RULES.to_json(), **change}

@@ -107,6 +107,10 @@ def test_another_architecture_is_refused_with_the_list(checkpoint: Path, tmp_pat
     (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": ["LlavaForConditionalGeneration"]}))
     with pytest.raises(UnsupportedFamily, match=r"LlavaForConditionalGeneration.*qwen2\.5-vl"):
         Prompter.open(tmp_path)
+    for garbled in ([1], 5, {"a": 1}):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "architectures": garbled}))
+        with pytest.raises(UnsupportedFamily, match=r"qwen2\.5-vl"):
+            Prompter.open(tmp_path)
 
 
 def test_a_missing_or_garbled_file_is_named(checkpoint: Path, tmp_path: Path) -> None:

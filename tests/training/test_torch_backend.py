@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from infimed import MissingExtra
 from infimed.runtime.backend import Placed
 from infimed.runtime.decoding import Decoder
 from infimed.runtime.messages import ImagePart, Message, TextPart, user
+from infimed.runtime.shape import CheckpointError
 from infimed.training.checkpoint import Checkpoint, write_weights
 from infimed.training.reference import open_reference
 from infimed.training.torch_backend import TorchBackend, TorchError, load_model, open_rules, use_threads
@@ -134,6 +136,16 @@ def test_a_checkpoint_and_an_adapter_say_what_they_are(room: Path) -> None:
     assert np.abs(base.prompt_logits(messages) - adapted.prompt_logits(messages)).max() > 0.1
 
 
+def test_a_config_that_transformers_cannot_build_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    config.get("text_config", config)["hidden_act"] = "no such thing"
+    (tmp_path / "odd/config.json").write_text(json.dumps(config))
+    with pytest.raises(TorchError, match="transformers cannot build") as caught:
+        open_reference(tmp_path / "odd")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_missing_gpu_and_a_missing_tensor_are_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(TorchError, match="sees no GPU"):
@@ -146,7 +158,7 @@ def test_a_missing_gpu_and_a_missing_tensor_are_refused_in_one_line(folder: Path
     shutil.copytree(folder, tmp_path / "less")
     (tmp_path / "less/model.safetensors").unlink()
     write_weights(tmp_path / "less", specs, lambda spec: source.raw(spec.name))
-    with pytest.raises(TorchError, match=r"layers\.1\.mlp\.up_proj"):
+    with pytest.raises(CheckpointError, match=r"layers\.1\.mlp\.up_proj\.weight is missing"):
         open_reference(tmp_path / "less")
 
 
