@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +12,9 @@ pytest.importorskip("torch")
 from infimed.runtime.files import sha256_file
 from infimed.training.adapter import CONFIG_FILE, PIXELS_FILE, WEIGHTS_FILE, Adapter, embedded_base
 from infimed.training.checkpoint import Checkpoint
+from infimed.training.curate_recipe import CurateRecipe
 from infimed.training.merge import merge_adapter
-from infimed.training.recipe import find_recipe
+from infimed.training.recipe import find_recipe, read_recipe
 
 FOLDER = Path(__file__).parents[2] / "training" / "adapters" / "real_images"
 LIMIT_BYTES = 4 * 1000 * 1000
@@ -40,7 +40,7 @@ def test_it_is_small_and_holds_nothing_else() -> None:
 def test_every_row_it_was_trained_on_has_a_licence_of_the_gate() -> None:
     made_from = Adapter.open(FOLDER).provenance
     assert made_from is not None
-    gate = tomllib.loads(find_recipe("curate_real_licensed").read_text("utf-8"))["licences"]["allow"]
+    gate = read_recipe(find_recipe("curate_real_licensed"), CurateRecipe).licences.allow
     assert made_from.licences and set(made_from.licences) <= set(gate)
     told = Counter[str]()
     for line in (FOLDER / "CARD.md").read_text("utf-8").splitlines():
