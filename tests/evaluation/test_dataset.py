@@ -191,6 +191,6 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(InfimedError, match="No space left on device"):
+    with pytest.raises(InfimedError, match="the disk is full"):
         write_dataset(tmp_path / "set", [example(0)], images(0), name="set")
     assert list(tmp_path.iterdir()) == []
