@@ -21,6 +21,7 @@ from ..runtime.manifest import PROBES, SHARED, LevelEntry
 from ..runtime.open_engine import default_threads, open_engine, open_level
 from ..runtime.prompt import PROMPT_FILES, Prompter
 from ..runtime.publish import publishing, refuse_taken
+from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
 from ..training.reference import open_reference
 from .calibration import calibration_probes
@@ -59,14 +60,15 @@ def export_bundle(
     """Write a bundle of `levels` at `out`, a new or an empty folder.
 
     calibration: a dataset whose calibration rows join the golden prompts. probe_count: golden prompts of each source.
-    Raises MissingExtra or PublishError before anything long is done; ParityError, with nothing left behind, if a
-    format's full-precision level differs from the torch reference.
+    Raises MissingExtra, PublishError or CheckpointError before anything long is done; ParityError, with nothing left
+    behind, if a format's full-precision level differs from the torch reference.
     """
     rows = [level_row(name) for name in dict.fromkeys(levels)]
     require_libraries(levels)
     threads = threads or default_threads()
     refuse_taken(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
+    check_shapes(checkpoint_folder)
     prompter = Prompter.open(checkpoint_folder)
     with publishing(out) as draft:
         probes = make_probes(probe_count, prompter.rules)

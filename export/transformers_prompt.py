@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from .. import MissingExtra
 from ..runtime.messages import ImagePart, Message
+from ..runtime.shape import CheckpointError
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,10 @@ class ReferencePrompt:
 
 
 def transformers_prompter(checkpoint: Path) -> Callable[[Sequence[Message]], ReferencePrompt]:
-    """Return a function that turns messages into transformers' prompt for a Qwen2.5-VL checkpoint."""
+    """Return a function that turns messages into transformers' prompt for a Qwen2.5-VL checkpoint.
+
+    Raises MissingExtra, or CheckpointError in one line for files that transformers refuses.
+    """
     try:
         import torch
         from transformers import AutoConfig, AutoTokenizer
@@ -54,14 +58,20 @@ def transformers_prompter(checkpoint: Path) -> Callable[[Sequence[Message]], Ref
             mixin: Any = ProcessorMixin
             mixin.__init__(self, image_processor, tokenizer, chat_template=chat_template)
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    processor: Any = StillImageProcessor(
-        image_processor=Qwen2VLImageProcessorPil.from_pretrained(checkpoint),
-        tokenizer=tokenizer,
-        chat_template=tokenizer.chat_template,
-    )
-    with torch.device("meta"):
-        model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(checkpoint)).model
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+        processor: Any = StillImageProcessor(
+            image_processor=Qwen2VLImageProcessorPil.from_pretrained(checkpoint),
+            tokenizer=tokenizer,
+            chat_template=tokenizer.chat_template,
+        )
+        with torch.device("meta"):
+            model = Qwen2_5_VLForConditionalGeneration(AutoConfig.from_pretrained(checkpoint)).model
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds for files that mean nothing; all are about the checkpoint
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"transformers cannot open {checkpoint} ({type(error).__name__}: {reason})") from None
 
     def prompt(messages: Sequence[Message]) -> ReferencePrompt:
         turns = [

@@ -9,6 +9,7 @@ from infimed.export.parity import ParityError, check_prompts
 from infimed.export.probes import KINDS, make_probes
 from infimed.export.transformers_prompt import transformers_prompter
 from infimed.runtime.prompt import Prompter
+from infimed.runtime.shape import CheckpointError
 
 from ..models import build_random_checkpoint
 
@@ -65,3 +66,10 @@ def test_shifted_positions_are_refused(checkpoint: Path, monkeypatch: pytest.Mon
     prompter = Prompter.open(checkpoint)
     with pytest.raises(ParityError, match=r"^positions differ"):
         check_prompts(prompter, transformers_prompter(checkpoint), make_probes(6, prompter.rules))
+
+
+def test_files_that_transformers_refuses_are_one_line(checkpoint: Path, tmp_path: Path) -> None:
+    change(checkpoint, tmp_path, "config.json", '"silu"', '"no such thing"')
+    with pytest.raises(CheckpointError, match="transformers cannot open") as caught:
+        transformers_prompter(tmp_path)
+    assert "\n" not in str(caught.value)
