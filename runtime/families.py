@@ -1,6 +1,6 @@
 """The model families infimed knows: one row each.
 
-A family joins when a tiny random model of it passes the parity gate in every format it is offered in. Knows names
+A family joins when a tiny random model of it passes the parity gate in GGUF and in ONNX. Knows names
 only: graphs and tensor names live in export/.
 """
 
@@ -19,16 +19,11 @@ class UnsupportedFamily(InfimedError):
 
 @dataclass(frozen=True)
 class Family:
-    """One family.
-
-    image_token, vision_start_token: the token strings around and in place of an image. formats: what it is offered in.
-    """
+    """One family. architecture: as config.json names it. image_token: the token string in place of an image."""
 
     name: str
     architecture: str
     image_token: str
-    vision_start_token: str
-    formats: tuple[str, ...]
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -36,8 +31,6 @@ FAMILIES: tuple[Family, ...] = (
         name="qwen2.5-vl",
         architecture="Qwen2_5_VLForConditionalGeneration",
         image_token="<|image_pad|>",
-        vision_start_token="<|vision_start|>",
-        formats=("gguf", "onnx"),
     ),
 )
 

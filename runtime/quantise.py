@@ -1,7 +1,7 @@
 """The one layout of a quantised row: blocks of integers with a scale each, as onnxruntime's MatMulNBits reads them.
 
 Quantises by round-to-nearest and dequantises again, in numpy, equal bit for bit to onnxruntime's own quantiser. Export
-writes with it and parity reads with it. Knows no graph and no file.
+writes with it; what was written is read back by tests and benchmarks. Knows no graph and no file.
 """
 
 from __future__ import annotations
