@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "cli": {"", "runtime", "devices", "evaluation", "training", "export"},
 }
 # What `pip install infimed` brings: all that a module may import before it is asked to do something.
-LIGHT = {"numpy", "PIL", "tokenizers", "safetensors", "jinja2", "llguidance", "typer", "rich", "tomli"}
+LIGHT = {"numpy", "PIL", "tokenizers", "safetensors", "jinja2", "typer", "rich", "tomli"}
 EDGE_ROOMS = ("runtime", "devices", "evaluation", "cli")
 MAX_LINES = 400
 
