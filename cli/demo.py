@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -33,20 +34,25 @@ def demo(
     """
     from .demo_steps import Chain
 
+    def say(text: str, bold: bool = False) -> None:
+        # not typer.echo: it writes past the redirection that keeps words and stages apart on a terminal
+        stream = sys.stderr if as_json else sys.stdout
+        print(typer.style(text, bold=True) if bold and stream.isatty() else text, file=stream, flush=True)
+
     began_s = time.monotonic()
     with drawn(brief=True) as on_event:
         chain = Chain(out, on_event, threads)
         _prepare(out)
         for number, (title, step) in enumerate(chain.steps, 1):
-            typer.secho(f"\n{number}/{len(chain.steps)}  {title}", bold=True, err=as_json)
+            say(f"\n{number}/{len(chain.steps)}  {title}", bold=True)
             for line in step():
-                typer.echo(f"     {line}", err=as_json)
-    typer.secho("\nChecks", bold=True, err=as_json)
+                say(f"     {line}")
+    say("\nChecks", bold=True)
     for check in chain.checks:
-        typer.echo(f"     {check.verdict:8}{check.what}: {check.told}", err=as_json)
-    typer.echo(f"\nreport   {chain.report_page}", err=as_json)
-    typer.echo(f"bundle   {chain.bundle}", err=as_json)
-    typer.echo(f"time     {time_text(time.monotonic() - began_s)}", err=as_json)
+        say(f"     {check.verdict:8}{check.what}\n{'':13}{check.told}")
+    say(f"\nreport   {chain.report_page}")
+    say(f"bundle   {chain.bundle}")
+    say(f"time     {time_text(time.monotonic() - began_s)}")
     if as_json:
         typer.echo(json.dumps([vars(check) for check in chain.checks], indent=2))
     if any(check.verdict == "FAILED" for check in chain.checks):

@@ -229,6 +229,7 @@ class Chain:
                 target.run,
                 subject=target.subject,
                 asking=asking,
+                computed_by=target.computed_by,
                 on_event=self.on_event,
             )
 

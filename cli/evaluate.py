@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,6 @@ from .progress import drawn
 
 if TYPE_CHECKING:
     from ..evaluation.drift_report import DriftReport
-    from ..evaluation.prediction import Subject
     from ..training.targets import Target
 
 
@@ -64,12 +62,11 @@ def evaluate(
         if prior:
             names.append(predict_prior(Dataset.open(prior), dataset, out, role=role).identity.run)
         for found in targets:
-            by = computed_by(found.subject, threads, gpu_layers, device)
             for shown_grey in (False, True) if grey else (False,):
                 asking = Asking(grey=shown_grey, generate_all=generate, max_tokens=max_tokens)
                 meta = predict(
                     found.open, dataset, out, found.run,
-                    subject=found.subject, role=role, asking=asking, computed_by=by, on_event=on_event,
+                    subject=found.subject, role=role, asking=asking, computed_by=found.computed_by, on_event=on_event,
                 )  # fmt: skip
                 names.append(meta.identity.run)
     told = []
@@ -104,31 +101,6 @@ def find_targets(
     bundle = Bundle.open(folder)
     wanted = levels or [entry.name for entry in bundle.manifest.levels]
     return tuple(bundle_target(bundle, name, threads, gpu_layers) for name in dict.fromkeys(wanted))
-
-
-def computed_by(subject: Subject, threads: int | None, gpu_layers: int, device: str) -> dict[str, str | int | bool]:
-    """Return the library that answers for a subject, its version and where it runs: what a resumed run must share.
-
-    Of torch the threads too: with another number its last bits differ. onnxruntime and llama.cpp give equal rows.
-    """
-    from ..runtime.levels import level
-    from ..runtime.open_engine import default_threads
-
-    if subject.kind != "bundle":
-        return {**_installed("torch"), "device": device, "threads": threads or default_threads()}
-    if level(subject.level).format == "gguf":
-        return {**_installed("llama-cpp-python"), "gpu_layers": gpu_layers}
-    return {**_installed("onnxruntime", "onnxruntime-gpu"), "device": "cuda" if gpu_layers else "cpu"}
-
-
-def _installed(*names: str) -> dict[str, str | int | bool]:
-    """Return the first of these distributions that is installed, with its version."""
-    for name in names:
-        try:
-            return {"library": name, "version": importlib.metadata.version(name)}
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return {"library": names[0], "version": "not installed"}
 
 
 def drift(

@@ -15,6 +15,7 @@ from ..runtime.events import Event, OnEvent
 from .printable import printable
 
 LINE_EVERY_S = 10.0
+_WIDE = 110  # characters of a terminal that holds a bar beside the words
 
 
 def rate_text(rate: float, unit: str) -> str:
@@ -46,7 +47,7 @@ def amount_text(event: Event) -> str:
 
 def remark(event: Event) -> str:
     """Return the figures and the note of an event, in that order; a note may hold a file's name."""
-    figures = "  ".join(f"{name} {value:.4g}" for name, value in event.figures.items())
+    figures = "  ".join(f"{name} {value:#.3g}" for name, value in event.figures.items())
     return "  ".join(part for part in (figures, printable(event.note)) if part)
 
 
@@ -112,20 +113,25 @@ class PlainLines:
 
 
 @contextmanager
-def bars() -> Iterator[OnEvent]:
-    """Draw one rich bar per stage on stderr; a finished one stays."""
+def bars(brief: bool = False) -> Iterator[OnEvent]:
+    """Draw one line per stage on stderr, with a bar where the terminal is wide.
+
+    brief: a finished stage's line goes; else it stays.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+    console = Console(stderr=True)
     tasks: dict[str, TaskID] = {}
     paces: dict[str, Pace] = {}
     progress = Progress(
         TextColumn("[bold]{task.description}", markup=True),
-        BarColumn(bar_width=24),
+        *([BarColumn(bar_width=24)] if console.width >= _WIDE else []),
         TextColumn("{task.fields[told]}", markup=False),
-        console=Console(stderr=True),
-        # stdout may be a file or a pipe: rich must not carry it over to stderr.
-        redirect_stdout=False,
+        console=console,
+        transient=brief,
+        # What is printed meanwhile goes above the stages, but a file or pipe on stdout keeps what it is given.
+        redirect_stdout=sys.stdout.isatty(),
     )
 
     def draw(event: Event) -> None:
@@ -138,13 +144,17 @@ def bars() -> Iterator[OnEvent]:
             del paces[event.stage]
         elif rate := pace.rate(event, now_s):
             left_s = pace.left(event, now_s)
-            parts.append(rate_text(rate, event.unit))
+            parts.append(rate_text(rate, event.unit).replace(f" {event.unit}/s", "/s"))
             parts.extend([f"{time_text(left_s)} left"] if left_s is not None else [])
         parts.append(remark(event))
         told = "  ".join(part for part in parts if part)
         if event.stage not in tasks:
             tasks[event.stage] = progress.add_task(event.stage, total=event.total or None, told=told)
         progress.update(tasks[event.stage], completed=event.done, total=event.total or None, told=told)
+        if ends:  # a stage of the same name may come again
+            task = tasks.pop(event.stage)
+            if brief:
+                progress.remove_task(task)
 
     with progress:
         yield draw
@@ -154,10 +164,11 @@ def bars() -> Iterator[OnEvent]:
 def drawn(brief: bool = False) -> Iterator[OnEvent]:
     """Give the listener that suits this terminal: `with drawn() as on_event: job(..., on_event)`.
 
-    brief: where no terminal is, tell only of stages that last; for a command that prints what came of each.
+    brief: for a command that prints what came of each stage: finished ones go from a terminal, and where none is,
+    only those that last are told.
     """
     if sys.stderr.isatty():
-        with bars() as draw:
+        with bars(brief) as draw:
             yield draw
     else:
         yield PlainLines(sys.stderr, brief=brief)

@@ -19,15 +19,14 @@ from ..evaluation.phantom_images import KINDS
 from ..evaluation.phantom_questions import TASKS
 from ..evaluation.phantoms import write_phantoms
 from ..evaluation.predict import GREY_SUFFIX, Asking, predict
-from ..evaluation.prediction import Prediction, Subject, read_run
+from ..evaluation.prediction import Prediction, read_run
 from ..evaluation.prior import PRIOR, predict_prior
 from ..runtime.events import OnEvent, ignore
 from ..runtime.files import write_bytes
 from .checkpoint import Checkpoint
 from .provenance import PROVENANCE_FILE
-from .reference import open_reference
+from .targets import torch_target
 
-RUN = "checkpoint"
 LOOKED_AT = ("finding", "laterality", "count", "size")  # tasks that nobody can answer without looking
 LEAST_MEAN = 0.90
 Key = TypeVar("Key")
@@ -113,17 +112,16 @@ def measure(
         raise StaleRuns(
             f"{folder} holds phantoms of {_listed(held)}; asked for are {_listed(asked)}: name other --runs"
         )
-    opened = Checkpoint.open(checkpoint)
-    subject = Subject("checkpoint", RUN, opened.sha256, sum(spec.bytes for spec in opened.tensors.values()))
+    target = torch_target(checkpoint, threads)
     predict_prior(dataset, dataset, runs)
     for grey in (False, True):
         predict(
-            lambda: open_reference(checkpoint, threads=threads),
-            dataset, runs, RUN, subject=subject, asking=Asking(grey=grey), on_event=on_event,
+            target.open, dataset, runs, target.run,
+            subject=target.subject, asking=Asking(grey=grey), computed_by=target.computed_by, on_event=on_event,
         )  # fmt: skip
-    own = read_run(runs, RUN).predictions
+    own = read_run(runs, target.run).predictions
     return Measured(
-        opened.sha256,
+        target.subject.digest,
         dataset.sha256,
         seed,
         len({row.group for row in own}),
@@ -132,7 +130,7 @@ def measure(
         _shares(own, lambda row: (row.task, row.answer_type)),
         _shares(own, lambda row: row.task),
         _shares(read_run(runs, PRIOR).predictions, lambda row: row.task),
-        _shares(read_run(runs, RUN + GREY_SUFFIX).predictions, lambda row: row.task),
+        _shares(read_run(runs, target.run + GREY_SUFFIX).predictions, lambda row: row.task),
     )
 
 

@@ -10,8 +10,7 @@ import pytest
 
 pytest.importorskip("scipy")
 from infimed.cli.app import run
-from infimed.cli.evaluate import computed_by
-from infimed.evaluation.prediction import Subject, complete_runs
+from infimed.evaluation.prediction import complete_runs
 
 from ..evaluation.planted import items, pattern, write_run
 
@@ -88,16 +87,6 @@ def test_a_report_that_would_replace_a_file_is_refused_before_the_work(tmp_path:
 def test_a_path_that_does_not_exist_is_told_as_such(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
     assert run(["evaluate", str(tmp_path / "x"), "--data", str(tmp_path), "--out", str(tmp_path / "runs")]) == 2
     assert f"{tmp_path / 'x'} does not exist" in capsys.readouterr().err
-
-
-def test_a_run_is_known_by_what_computes_it() -> None:
-    def by(kind: str, level: str, gpu_layers: int = 0) -> dict[str, str | int | bool]:
-        return computed_by(Subject(kind, level, "0" * 64, 1), 3, gpu_layers, "cuda")  # type: ignore[arg-type]
-
-    assert by("adapter", "adapter").keys() == {"library", "version", "device", "threads"}
-    assert (by("adapter", "adapter")["device"], by("checkpoint", "checkpoint")["threads"]) == ("cuda", 3)
-    assert by("bundle", "gguf-f16", 7).items() >= {"library": "llama-cpp-python", "gpu_layers": 7}.items()
-    assert (by("bundle", "onnx-int4")["device"], by("bundle", "onnx-int4", 1)["device"]) == ("cpu", "cuda")
 
 
 def test_a_folder_that_is_nothing_to_evaluate_is_refused(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]

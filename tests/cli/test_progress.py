@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
+import pty
+import re
+import subprocess
+import sys
 
 import pytest
 
@@ -26,8 +32,8 @@ def test_a_stage_of_a_thousand_events_is_a_handful_of_lines_with_rate_and_time_l
         lines(Event("train", done, 1000, "steps", figures={"loss": 2.0 - done / 1000}))
     said = stream.getvalue().splitlines()
     assert len(said) == 4
-    assert said[0] == "train: 0/1,000 steps, loss 2"
-    assert said[1] == "train: 400/1,000 steps, 40.0 steps/s, 15 s left, loss 1.6"
+    assert said[0] == "train: 0/1,000 steps, loss 2.00"
+    assert said[1] == "train: 400/1,000 steps, 40.0 steps/s, 15 s left, loss 1.60"
     assert said[3] == "train: 1,000/1,000 steps, done in 25 s, loss 1"
 
 
@@ -72,7 +78,7 @@ def test_rates_and_times_are_written_for_a_person() -> None:
         "1 h 00 min",
         "2 h 03 min",
     ]
-    assert remark(Event("s", 0, 1, "x", "a note", {"kl": 1.23456e-7})) == "kl 1.235e-07  a note"
+    assert remark(Event("s", 0, 1, "x", "a note", {"kl": 1.23456e-7})) == "kl 1.23e-07  a note"
     assert remark(Event("s", 0, 1, "x", "\x1b[2Jscan\u202e.png")) == r"\x1b[2Jscan\u202e.png"
 
 
@@ -107,3 +113,44 @@ def test_brief_lines_tell_only_of_stages_that_last() -> None:
         "long: 2/4 steps, 6.0 s per step, 12 s left",
         "long: 4/4 steps, done in 24 s",
     ]
+
+
+def screen(raw: str) -> list[str]:
+    """Return the lines that a terminal shows after these bytes: carriage return, erase line, cursor up; no colours."""
+    lines, row = [""], 0
+    for mark, text in re.findall(r"(\r|\n|\x1b\[[0-9;?]*[A-Za-z])|([^\r\n\x1b]+)", raw):
+        if text:
+            lines[row] += text
+        elif mark == "\n":
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif mark.endswith("A"):
+            row -= int(mark[2:-1] or 1)
+        elif mark == "\x1b[2K":
+            lines[row] = ""
+    return [line.rstrip() for line in lines if line.strip()]
+
+
+def test_on_a_terminal_words_and_stages_do_not_run_into_each_other() -> None:
+    program = (
+        "import time\n"
+        "from infimed.cli.progress import drawn\n"
+        "from infimed.runtime.events import Event\n"
+        "with drawn(brief=True) as on_event:\n"
+        "    for stage in ('one', 'two', 'one'):\n"
+        "        on_event(Event(stage, 1, 2, 'steps'))\n"
+        "        time.sleep(0.3)\n"
+        "        print(f'amid {stage}')\n"
+        "        on_event(Event(stage, 2, 2, 'steps'))\n"
+        "        print(f'after {stage}')\n"
+    )
+    ours, theirs = pty.openpty()
+    made = subprocess.Popen([sys.executable, "-c", program], stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    raw = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that nobody writes any more
+        while chunk := os.read(ours, 4096):
+            raw += chunk
+    assert made.wait() == 0
+    assert "1/2 steps" in raw.decode()
+    assert screen(raw.decode()) == ["amid one", "after one", "amid two", "after two", "amid one", "after one"]
