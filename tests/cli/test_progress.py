@@ -34,7 +34,7 @@ def test_a_stage_of_a_thousand_events_is_a_handful_of_lines_with_rate_and_time_l
     assert len(said) == 4
     assert said[0] == "train: 0/1,000 steps, loss 2.00"
     assert said[1] == "train: 400/1,000 steps, 40.0 steps/s, 15 s left, loss 1.60"
-    assert said[3] == "train: 1,000/1,000 steps, done in 25 s, loss 1"
+    assert said[3] == "train: 1,000/1,000 steps, done in 25 s, loss 1.00"
 
 
 def test_work_found_done_at_the_start_does_not_count_as_fast_work() -> None:
