@@ -90,31 +90,26 @@ def items_to_settle(pairs: PairedClusters, margin: float, alpha: float = 0.05) -
     will hardly settle it. Never fewer than one more than there are.
     """
     items = float(pairs.items)
-    per_unit = float(pairs.inflation)
     harmful, healing = float(pairs.harmful) / items, float(pairs.healing) / items
-    if float(pairs.clusters_discordant) <= FEW_CLUSTERS:
-        # here whole clusters are counted: as many units as clusters of one size that could hide as much
-        units = math.log(alpha) / math.log1p(-float(hidden_loss(pairs.held, alpha)))
-        per_unit = items / units
-        harmful, healing = float(pairs.clusters_harmful) / units, float(pairs.clusters_healing) / units
-        if harmful + healing > 1:
-            return None
     independent = items_needed(round(harmful, 6), round(healing, 6), margin, alpha)
     unhidden = _items_that_hide_less(pairs, margin, alpha)
     if independent is None or unhidden is None:
         return None
-    return max(math.ceil(independent * per_unit), unhidden, round(items) + 1)
+    return max(math.ceil(independent * float(pairs.inflation)), unhidden, round(items) + 1)
 
 
 def _items_that_hide_less(pairs: PairedClusters, margin: float, alpha: float) -> int | None:
     """Return how many items, clustered like these, hide less than what lies between the difference and the margin."""
     items, delta = float(pairs.items), float(pairs.delta)
-    few = float(pairs.clusters_discordant) <= FEW_CLUSTERS
-    variance = 0.0 if few else (float(pairs.harmful + pairs.healing) / items - delta**2) * float(pairs.inflation)
+    variance = (float(pairs.harmful + pairs.healing) / items - delta**2) * float(pairs.inflation)
     reach = float(special().ndtri(POWER)) * math.sqrt(max(variance, 0.0) / items)
+    many = float(special().gammaincinv(FEW_CLUSTERS + 1, POWER))  # Poisson: more than FEW_CLUSTERS come that often
     most = MOST_ITEMS / items
 
     def enough(copies: float) -> bool:
+        if 0 < copies * float(pairs.clusters_discordant) < many:  # the rule of few clusters may still judge
+            seen = math.ceil(copies * float(pairs.clusters_harmful))
+            return delta > -margin and float(hidden_loss(pairs.held, alpha, seen, copies)) < margin
         return float(hidden_loss(pairs.held, alpha, copies=copies)) + reach / math.sqrt(copies) < abs(delta + margin)
 
     low, high = 1.0, 1.0

@@ -68,3 +68,15 @@ def test_large_clusters_need_so_many_items_that_a_loss_in_them_alone_would_be_se
 def test_no_flips_at_all_need_the_items_that_rule_out_the_margin_by_themselves() -> None:
     # (1 - 0.02)^149 < 0.05 <= (1 - 0.02)^148
     assert items_to_settle(from_counts(np.zeros(50), np.zeros(50), np.ones(50)), 0.02) == 149
+
+
+def test_few_flips_in_uneven_clusters_need_a_number_that_is_enough_and_no_fantasy() -> None:
+    sizes = np.array([10, 8, 6, 5, 4, 3, 3, 2, 1, 1] * 9)
+    for flips in (0, 1, 2, 3):
+        harmful = np.zeros(len(sizes))
+        harmful[9 : 9 + 10 * flips : 10] = 1  # each in a cluster of one
+        found = items_to_settle(from_counts(harmful, np.zeros(len(sizes)), sizes), 0.02)
+        assert found is not None and found < 4_000
+        copies = -(-found // sizes.sum())
+        grown = from_counts(np.tile(harmful, copies), np.zeros(len(sizes) * copies), np.tile(sizes, copies))
+        assert float(lower_bound(grown, 0.05)) > -0.02
