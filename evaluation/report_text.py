@@ -47,9 +47,9 @@ def percent(value: float) -> str:
 
 
 def nats(value: float) -> str:
-    """Return a divergence with two significant digits; below a billionth it is zero."""
+    """Return a divergence with two significant digits; what is not zero but below a billionth is about zero."""
     if value < 1e-9:
-        return "0"
+        return "\u2248 0" if value > 0 else "0"
     if value >= 0.001:
         return f"{value:.3f}"
     mantissa, exponent = f"{value:.1e}".split("e")
