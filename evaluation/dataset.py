@@ -205,6 +205,8 @@ def write_dataset(
 
 def check_target(path: Path, overwrite: bool = False) -> None:
     """Raise DatasetError where a dataset could not be written to `path`; a long job asks before it starts."""
+    if path.is_symlink() or os.path.ismount(path):
+        raise DatasetError(f"{path} is a link or a mount point, which no folder can replace; name a new one")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / MANIFEST).is_file():

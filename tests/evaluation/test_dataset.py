@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from infimed import InfimedError
-from infimed.evaluation.dataset import Dataset, RowFault, image_ref, write_dataset
+from infimed.evaluation.dataset import Dataset, RowFault, check_target, image_ref, write_dataset
 from infimed.evaluation.example import DatasetError, Example, ImageRef, TextRef
 
 
@@ -194,3 +194,15 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
     with pytest.raises(InfimedError, match="the disk is full"):
         write_dataset(tmp_path / "set", [example(0)], images(0), name="set")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_no_folder_can_take_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with pytest.raises(DatasetError, match="is a link or a mount point"):
+        check_target(tmp_path / "link")
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "empty")
+    with pytest.raises(DatasetError, match="is a link or a mount point"):
+        check_target(tmp_path / "empty")
