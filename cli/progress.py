@@ -18,12 +18,15 @@ LINE_EVERY_S = 10.0
 _WIDE = 110  # characters of a terminal that holds a bar beside the words
 
 
-def rate_text(rate: float, unit: str) -> str:
-    """Return a rate for a person: units per second, or seconds per unit where it is slow."""
+def rate_text(rate: float, unit: str, named: bool = True) -> str:
+    """Return a rate for a person: units per second, or seconds per unit where it is slow.
+
+    named: whether units per second name the unit; needless beside an amount that does.
+    """
     if unit == "bytes":
         return f"{rate / 1e6:,.1f} MB/s"
     if rate >= 1 or rate == 0:
-        return f"{rate:,.1f} {unit}/s"
+        return f"{rate:,.1f} {unit}/s" if named else f"{rate:,.1f}/s"
     return f"{1 / rate:,.1f} s per {unit.removesuffix('s')}"
 
 
@@ -144,7 +147,7 @@ def bars(brief: bool = False) -> Iterator[OnEvent]:
             del paces[event.stage]
         elif rate := pace.rate(event, now_s):
             left_s = pace.left(event, now_s)
-            parts.append(rate_text(rate, event.unit).replace(f" {event.unit}/s", "/s"))
+            parts.append(rate_text(rate, event.unit, named=False))
             parts.extend([f"{time_text(left_s)} left"] if left_s is not None else [])
         parts.append(remark(event))
         told = "  ".join(part for part in parts if part)
