@@ -105,7 +105,7 @@ def memory_need(shape: ModelShape, weights: LevelWeights, use: Use, backend: str
         row_bytes = embedding // max(shape.vocab, 1)
         embedding = min(embedding, use.context_tokens * (row_bytes + PAGE_BYTES))
     return Memory(
-        weights_bytes=int(weights.language_bytes * (1 + PACKING_SHARE.get(row.name, 0))) + embedding,
+        weights_bytes=int(weights.language_bytes * (1 + PACKING_SHARE.get(row.base, 0))) + embedding,
         vision_weights_bytes=weights.vision_bytes,
         kv_cache_bytes=shape.kv_bytes_per_token(cache_number_bytes) * use.context_tokens,
         vision_activations_bytes=activations,

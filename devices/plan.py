@@ -80,8 +80,8 @@ def bounded(planned: Planned, use: Use) -> Use:
 def plan(planned: Planned, device: DeviceProfile, use: Use) -> tuple[Fit, ...]:
     """Plan every level, in the order of the table of levels, for as much of the use as the model takes."""
     use = bounded(planned, use)
-    order = [row.name for row in LEVELS]
-    levels = sorted(planned.levels, key=lambda weights: order.index(weights.level.name))
+    order = [row.base for row in LEVELS]
+    levels = sorted(planned.levels, key=lambda weights: (order.index(weights.level.base), weights.level.name))
     return tuple(fit(planned, weights, device, use) for weights in levels)
 
 

@@ -71,7 +71,7 @@ def predict(shape: ModelShape, row: QuantLevel) -> LevelWeights:
     embedding = shape.embedding_parameters
     # A tied embedding is the head; an untied head is a tensor of its own and as large.
     body = shape.language_parameters - embedding * (1 if shape.tied_embeddings else 2)
-    language = int((body * row.weight_bits + embedding * _HEAD_BITS.get(row.name, row.weight_bits)) / 8)
+    language = int((body * row.weight_bits + embedding * _HEAD_BITS.get(row.base, row.weight_bits)) / 8)
     if row.format == "onnx":
         # The embedding keeps the checkpoint's own type and lies apart; the vision tower is fp32 at every level.
         stored = embedding * shape.stored_bytes // max(shape.parameters, 1)

@@ -6,7 +6,7 @@ encoding once for all of them. Knows where a bundle keeps things; how a file is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..runtime.events import OnEvent, ignore
@@ -18,6 +18,8 @@ from ..runtime.prompt import PROMPT_FILES
 from ..training.checkpoint import Checkpoint
 from .gguf_quantise import write_levels
 from .gguf_write import FloatType, write_vision_model
+
+_FLOATS: Mapping[str, FloatType] = {"f32": "F32", "f16": "F16"}
 
 
 def export_gguf(
@@ -39,7 +41,7 @@ def export_gguf(
     shared.mkdir(parents=True, exist_ok=True)
     towers: dict[FloatType, GgufFile] = {}
     for row in rows:
-        kind = _tower_kind(row.full_precision)
+        kind = _FLOATS[row.vision]
         if kind not in towers:
             towers[kind] = write_vision_model(checkpoint, shared / _tower_name(kind), kind, on_event)
         (bundle_folder / row.name).mkdir(exist_ok=True)
@@ -48,7 +50,7 @@ def export_gguf(
     prompt_files = tuple(f"{SHARED}/{name}" for name in PROMPT_FILES if (shared / name).is_file())
     entries = {}
     for row in rows:
-        kind = _tower_kind(row.full_precision)
+        kind = _FLOATS[row.vision]
         text, tower = written[row.name], towers[kind]
         entries[row.name] = LevelEntry(
             name=row.name,
@@ -58,10 +60,6 @@ def export_gguf(
             weight_bytes=text.weight_bytes + tower.weight_bytes,
         )
     return entries
-
-
-def _tower_kind(full_precision: bool) -> FloatType:
-    return "F32" if full_precision else "F16"
 
 
 def _tower_name(kind: FloatType) -> str:

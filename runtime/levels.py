@@ -1,17 +1,23 @@
-"""The quantisation levels infimed exports and runs: one row each.
+"""The quantisation levels infimed exports and runs: one row each, and what may be added to a row's name.
 
 A level names a format and how its weights are stored; bits per weight are those of the format's block layout (scale
-and minimum included). Knows no file and no engine library.
+and minimum included). A name is a row's, then `+imatrix` where the quantiser weighs its errors by an importance matrix,
+then `+vision-TYPE` where the vision tower is stored otherwise than the row says. Knows no file and no engine library.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from .. import InfimedError
 
 Format = Literal["gguf", "onnx"]
+Importance = Literal["never", "optional", "required"]
+
+IMATRIX = "imatrix"
+_VISION = "vision-"
 
 
 class UnknownLevel(InfimedError):
@@ -22,35 +28,69 @@ class UnknownLevel(InfimedError):
 class QuantLevel:
     """One level.
 
-    weight_bits: bits per weight of the bulk of the matrices. full_precision: nothing but the format differs from the
-    checkpoint in fp32, so the graph itself can be judged on it. storage: the format's own name for it.
+    base: the name of its row. weight_bits: bits per weight of the bulk of the text model's matrices. full_precision:
+    nothing but the format differs from the checkpoint in fp32, so the graph itself can be judged on it. storage: the
+    format's own name for it. vision: how the vision tower is stored. importance: whether the quantiser takes an
+    importance matrix. imatrix: whether this level was made with one.
     """
 
-    name: str
+    base: str
     format: Format
     storage: str
     weight_bits: float
     full_precision: bool
     runs_on: tuple[str, ...]
+    vision: str
+    importance: Importance = "never"
+    imatrix: bool = False
+
+    @property
+    def name(self) -> str:
+        """The level's name, in the one way it is written."""
+        parts = [self.base, *([IMATRIX] if self.imatrix else [])]
+        if self.vision != _ROWS[self.base].vision:
+            parts.append(_VISION + self.vision)
+        return "+".join(parts)
 
 
 LEVELS: tuple[QuantLevel, ...] = (
-    QuantLevel("gguf-f32", "gguf", "F32", 32.0, True, ("cpu", "cuda")),
-    QuantLevel("gguf-f16", "gguf", "F16", 16.0, False, ("cpu", "cuda")),
-    QuantLevel("gguf-q8_0", "gguf", "Q8_0", 8.5, False, ("cpu", "cuda")),
-    QuantLevel("gguf-q4_k_m", "gguf", "Q4_K_M", 4.83, False, ("cpu", "cuda")),
-    QuantLevel("onnx-fp32", "onnx", "fp32", 32.0, True, ("cpu", "cuda")),
-    QuantLevel("onnx-int8", "onnx", "int8", 9.0, False, ("cpu", "cuda")),
-    QuantLevel("onnx-int4", "onnx", "int4", 5.125, False, ("cpu", "cuda")),
+    QuantLevel("gguf-f32", "gguf", "F32", 32.0, True, ("cpu", "cuda"), "f32"),
+    QuantLevel("gguf-f16", "gguf", "F16", 16.0, False, ("cpu", "cuda"), "f16"),
+    QuantLevel("gguf-q8_0", "gguf", "Q8_0", 8.5, False, ("cpu", "cuda"), "f16"),
+    QuantLevel("gguf-q4_k_m", "gguf", "Q4_K_M", 4.83, False, ("cpu", "cuda"), "f16"),
+    QuantLevel("onnx-fp32", "onnx", "fp32", 32.0, True, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int8", "onnx", "int8", 9.0, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int4", "onnx", "int4", 5.125, False, ("cpu", "cuda"), "fp32"),
 )
+_ROWS: Mapping[str, QuantLevel] = {row.base: row for row in LEVELS}
+VISION_TYPES: Mapping[Format, tuple[str, ...]] = {"gguf": ("f32", "f16"), "onnx": ("fp32",)}
+"""How a format's vision tower may be stored."""
 
 
 def level(name: str) -> QuantLevel:
-    """Return the level of that name. Raises UnknownLevel with the list of names."""
-    for row in LEVELS:
-        if row.name == name:
-            return row
-    raise UnknownLevel(f"level {name!r} is unknown; levels: {', '.join(row.name for row in LEVELS)}")
+    """Return the level of that name. Raises UnknownLevel with the names there are, or with what a row does not take."""
+    base, *additions = name.split("+")
+    row = _ROWS.get(base)
+    if row is None:
+        raise UnknownLevel(f"level {name!r} is unknown; levels: {', '.join(_ROWS)}")
+    if additions and additions[0] == IMATRIX:
+        if row.importance == "never":
+            raise UnknownLevel(f"level {name!r} is none: {base} is stored without an importance matrix; ask for {base}")
+        row = replace(row, imatrix=True)
+        del additions[0]
+    if additions and additions[0].startswith(_VISION):
+        row = replace(row, vision=additions.pop(0).removeprefix(_VISION))
+        types = VISION_TYPES[row.format]
+        if row.vision not in types:
+            raise UnknownLevel(f"level {name!r}: the vision tower of {base} can be {', '.join(types)}")
+    if additions:
+        raise UnknownLevel(
+            f"level {name!r}: {'+'.join(additions)!r} says nothing there; after {base} may follow +{IMATRIX}, then "
+            f"+{_VISION}TYPE"
+        )
+    if row.name != name:
+        raise UnknownLevel(f"level {name!r} is {row.name}, whose vision tower is stored so already; ask for that")
+    return row
 
 
 def full_precision_of(format: Format) -> QuantLevel:

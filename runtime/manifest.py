@@ -23,7 +23,7 @@ PROBES = "probes"
 ATTESTATIONS = "attestations"
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LEVEL_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_LEVEL_NAME = re.compile(r"[a-z0-9][a-z0-9._+-]*")
 _KEYS = frozenset({"schema", "family", "license", "preprocessing", "provenance", "files", "levels"})
 _FILE_KEYS = frozenset({"sha256", "size_bytes"})
 _LEVEL_KEYS = frozenset({"digest", "files", "shared", "tensors", "weight_bytes"})

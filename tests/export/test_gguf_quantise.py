@@ -19,7 +19,7 @@ from infimed.export.gguf_export import export_gguf  # noqa: E402
 from infimed.export.gguf_quantise import QuantiseError, quantise, write_levels  # noqa: E402
 from infimed.export.gguf_write import write_text_model  # noqa: E402
 from infimed.runtime.distance import distance  # noqa: E402
-from infimed.runtime.levels import LEVELS, QuantLevel, level  # noqa: E402
+from infimed.runtime.levels import LEVELS, level  # noqa: E402
 from infimed.runtime.llama_backend import LlamaBackend  # noqa: E402
 from infimed.runtime.llama_library import llama_library  # noqa: E402
 from infimed.training.checkpoint import Checkpoint  # noqa: E402
@@ -125,11 +125,11 @@ def test_an_export_quantises_with_the_threads_it_was_given(
 def test_a_failed_quantisation_says_why_and_leaves_nothing(
     checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unknown = replace(level("gguf-q8_0"), name="gguf-q9", storage="Q9_9")
+    unknown = replace(level("gguf-q8_0"), storage="Q9_9")
     with pytest.raises(QuantiseError, match="Q9_9"):
-        write_levels(checkpoint, {"gguf-q9": tmp_path / "q.gguf"}, [unknown], threads=1)
+        write_levels(checkpoint, {unknown.name: tmp_path / "q.gguf"}, [unknown], threads=1)
     # A type that llama.cpp refuses without an importance matrix.
-    needs_matrix = QuantLevel("gguf-iq2_xxs", "gguf", "IQ2_XXS", 2.06, False, ("cpu",))
+    needs_matrix = replace(level("gguf-q8_0"), storage="IQ2_XXS")
     with pytest.raises(QuantiseError, match="importance matrix"):
         write_levels(checkpoint, {needs_matrix.name: tmp_path / "q.gguf"}, [needs_matrix], threads=1)
     assert not list(tmp_path.iterdir())
