@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import InfimedError
-from .onnx_trace import Port, trace
+from .onnx_trace import Dtype, Port, trace
 
 if TYPE_CHECKING:
     import torch
@@ -105,26 +105,35 @@ class DecoderNumbers:
         return [f"{word}_{kind}.{layer}" for kind in ("key", "value") for layer in range(self.layers)]
 
 
-def trace_decoder(numbers: DecoderNumbers) -> Any:
-    """Return the graph as an onnx.ModelProto whose first inputs are the weights."""
+def trace_decoder(numbers: DecoderNumbers, dtype: Dtype = "float32") -> Any:
+    """Return the graph as an onnx.ModelProto whose first inputs are the weights.
+
+    float16: matrices, biases, embeddings and the cache are; norms, rotation, softmax and the sum over the layers stay
+    float32, with explicit casts between them, and so do the logits that come out.
+    """
     entry = (numbers.kv_heads, numbers.head_dim)
     inputs = [
-        Port("inputs_embeds", "float32", (1, "tokens", numbers.hidden)),
+        Port("inputs_embeds", dtype, (1, "tokens", numbers.hidden)),
         Port("position_ids", "int64", (3, 1, "tokens")),
         Port("attention_mask", "int64", (1, "total")),
         Port("logit_rows", "int64", ("rows",)),
-        *(Port(name, "float32", ("past", *entry)) for name in numbers.cache_names("past")),
+        *(Port(name, dtype, ("past", *entry)) for name in numbers.cache_names("past")),
     ]
     outputs = [
         Port("logits", "float32", ("rows", numbers.vocabulary)),
-        *(Port(name, "float32", ("tokens", *entry)) for name in numbers.cache_names("new")),
+        *(Port(name, dtype, ("tokens", *entry)) for name in numbers.cache_names("new")),
     ]
     weights = {**numbers.vectors(), **numbers.matrices(), INVERSE_FREQUENCIES: (numbers.head_dim // 2,)}
 
     def function(w: Mapping[str, torch.Tensor], *given: torch.Tensor) -> Sequence[torch.Tensor]:
         return decode(numbers, w, *given)
 
-    return trace(function, weights, inputs, outputs, SAMPLES)
+    return trace(function, weights, inputs, outputs, SAMPLES, halves(weights) if dtype == "float16" else ())
+
+
+def halves(weights: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """Return the weights that a float16 graph takes in float16: its matrices and biases, not norms or frequencies."""
+    return [name for name, shape in weights.items() if len(shape) == 2 or name.endswith(".bias")]
 
 
 def decode(
@@ -138,25 +147,29 @@ def decode(
 ) -> list[torch.Tensor]:
     """Return logits (rows, vocabulary), then each layer's new keys and each one's values (tokens, kv_heads, head_dim).
 
+    The cache is of the matrices' type and so are their products; all between them is float32, and so are the logits.
     inputs_embeds: (1, tokens, hidden). position_ids: (3, 1, tokens). attention_mask: (1, past + tokens), 0 where a
     token must not be looked at. logit_rows: which of the tokens. past: the keys of each layer, then the values of each.
     """
     import torch
 
-    hidden = inputs_embeds[0]
+    kind = w[HEAD].dtype
+    hidden = inputs_embeds[0].float()  # the sum over the layers grows beyond what float16 holds with few digits
     cos, sin = _rotation(numbers, w[INVERSE_FREQUENCIES], position_ids[:, 0])
-    bias = _causal_bias(attention_mask[0], hidden.shape[0], hidden.dtype)
+    bias = _causal_bias(attention_mask[0], hidden.shape[0])
     keys, values = [], []
     for layer in range(numbers.layers):
         at = f"layers.{layer}"
-        normed = rms_norm(hidden, w[f"{at}.input_layernorm.weight"], numbers.norm_epsilon)
+        normed = rms_norm(hidden, w[f"{at}.input_layernorm.weight"], numbers.norm_epsilon).to(kind)
         query, key, value = (
             (normed @ w[f"{at}.self_attn.{part}_proj.weight"] + w[f"{at}.self_attn.{part}_proj.bias"]).reshape(
                 -1, heads, numbers.head_dim
             )
             for part, heads in (("q", numbers.heads), ("k", numbers.kv_heads), ("v", numbers.kv_heads))
         )
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        # scaled before the product and not after it: unscaled scores can be too large for float16
+        query = (rotate(query.float(), cos, sin) * numbers.head_dim**-0.5).to(kind)
+        key = rotate(key.float(), cos, sin).to(kind)
         keys.append(key)
         values.append(value)
         seen = _attend(
@@ -166,12 +179,13 @@ def decode(
             torch.cat([past[numbers.layers + layer], value]),
             bias,
         )
-        hidden = hidden + seen @ w[f"{at}.self_attn.o_proj.weight"]
-        normed = rms_norm(hidden, w[f"{at}.post_attention_layernorm.weight"], numbers.norm_epsilon)
+        hidden = hidden + (seen @ w[f"{at}.self_attn.o_proj.weight"]).float()
+        normed = rms_norm(hidden, w[f"{at}.post_attention_layernorm.weight"], numbers.norm_epsilon).to(kind)
         gate = torch.nn.functional.silu(normed @ w[f"{at}.mlp.gate_proj.weight"])
-        hidden = hidden + (gate * (normed @ w[f"{at}.mlp.up_proj.weight"])) @ w[f"{at}.mlp.down_proj.weight"]
-    asked = rms_norm(hidden.index_select(0, logit_rows), w["norm.weight"], numbers.norm_epsilon)
-    return [asked @ w[HEAD], *keys, *values]
+        gated = gate * (normed @ w[f"{at}.mlp.up_proj.weight"])
+        hidden = hidden + (gated @ w[f"{at}.mlp.down_proj.weight"]).float()
+    asked = rms_norm(hidden.index_select(0, logit_rows), w["norm.weight"], numbers.norm_epsilon).to(kind)
+    return [(asked @ w[HEAD]).float(), *keys, *values]
 
 
 def inverse_frequencies(theta: float, dim: int) -> torch.Tensor:
@@ -183,12 +197,10 @@ def inverse_frequencies(theta: float, dim: int) -> torch.Tensor:
 
 
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
-    """Return hidden / sqrt(mean(hidden^2) + epsilon) * weight (Zhang and Sennrich, arXiv 1910.07467)."""
+    """Return hidden / sqrt(mean(hidden^2) + epsilon) * weight, all float32 (Zhang and Sennrich, arXiv 1910.07467)."""
     import torch
 
-    wide = hidden.float()
-    normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)
-    return weight * normed.to(hidden.dtype)
+    return weight * (hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + epsilon))
 
 
 def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -215,27 +227,29 @@ def _rotation(
     return angles.cos(), angles.sin()
 
 
-def _causal_bias(mask: torch.Tensor, tokens: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return (tokens, past + tokens): 0 where a token may look, the least number elsewhere."""
+def _causal_bias(mask: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Return (tokens, past + tokens), float32: 0 where a token may look, the least number elsewhere."""
     import torch
 
     total = mask.shape[0]
     place = torch.arange(total, device=mask.device)
     hidden_from = (place[None] > place[total - tokens :, None]) | (mask == 0)[None]
-    return torch.zeros_like(hidden_from, dtype=dtype).masked_fill(hidden_from, torch.finfo(dtype).min)
+    return torch.zeros_like(hidden_from, dtype=torch.float).masked_fill(hidden_from, torch.finfo(torch.float).min)
 
 
 def _attend(
     numbers: DecoderNumbers, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor
 ) -> torch.Tensor:
-    """Return (tokens, heads * head_dim). The heads that share a key are one batch of rows, so no key is copied."""
+    """Return (tokens, heads * head_dim). The heads that share a key are one batch of rows, so no key is copied.
+
+    query: scaled. The softmax is float32, the products are of the type of what they are given.
+    """
     tokens, total = query.shape[0], key.shape[0]
     group = numbers.heads // numbers.kv_heads
     rows = query.reshape(tokens, numbers.kv_heads, group, numbers.head_dim).permute(1, 2, 0, 3)
     rows = rows.reshape(numbers.kv_heads, group * tokens, numbers.head_dim)
-    scores = (rows @ key.permute(1, 2, 0)) * numbers.head_dim**-0.5
-    scores = scores.reshape(numbers.kv_heads, group, tokens, total) + bias
-    shares = scores.softmax(-1).reshape(numbers.kv_heads, group * tokens, total)
+    scores = (rows @ key.permute(1, 2, 0)).float().reshape(numbers.kv_heads, group, tokens, total) + bias
+    shares = scores.softmax(-1).to(value.dtype).reshape(numbers.kv_heads, group * tokens, total)
     seen = (shares @ value.permute(1, 0, 2)).reshape(numbers.kv_heads, group, tokens, numbers.head_dim)
     joined: torch.Tensor = seen.permute(2, 0, 1, 3).reshape(tokens, numbers.heads * numbers.head_dim)
     return joined

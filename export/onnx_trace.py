@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,8 @@ IR_VERSION = 10
 """What onnxruntime 1.23, the last for Python 3.10, reads without question."""
 
 Side = int | str
+Dtype = Literal["float32", "float16"]
+"""The type a graph computes its matrix products in."""
 
 
 class TraceError(InfimedError):
@@ -34,7 +36,7 @@ class Port:
     """An input or output of a graph: its name, type and sides; a named side may be of any size."""
 
     name: str
-    dtype: Literal["float32", "int64", "bool"]
+    dtype: Literal["float32", "float16", "int64", "bool"]
     sides: tuple[Side, ...]
 
 
@@ -44,11 +46,13 @@ def trace(
     inputs: Sequence[Port],
     outputs: Sequence[Port],
     samples: Mapping[str, int],
+    halves: Collection[str] = (),
 ) -> Any:
-    """Return the onnx.ModelProto of `function(weights, *inputs)`; its first inputs are the weights, float32.
+    """Return the onnx.ModelProto of `function(weights, *inputs)`; its first inputs are the weights.
 
-    weights: name -> shape. samples: the size at which each named side is traced, never 0 or 1, which torch would take
-    for fixed. Same arguments, same bytes: nothing of this machine, of the source files or of the time is in the graph.
+    weights: name -> shape; those in `halves` are float16, the others float32. samples: the size at which each named
+    side is traced, never 0 or 1, which torch would take for fixed. Same arguments, same bytes: nothing of this machine,
+    of the source files or of the time is in the graph.
     """
     try:
         import torch
@@ -65,7 +69,8 @@ def trace(
         shape = [side if isinstance(side, int) else samples[side] for side in sides]
         return torch.zeros(shape, dtype=getattr(torch, dtype), device="meta")
 
-    arguments = ([blank(shape, "float32") for shape in weights.values()], [blank(p.sides, p.dtype) for p in inputs])
+    shaped = [Port(name, "float16" if name in halves else "float32", shape) for name, shape in weights.items()]
+    arguments = ([blank(p.sides, p.dtype) for p in shaped], [blank(p.sides, p.dtype) for p in inputs])
     free = torch.export.Dim.DYNAMIC
     dynamic: tuple[Any, Any] = (
         [None] * len(weights),
@@ -79,9 +84,9 @@ def trace(
     model = program.model_proto
     _strip(model)
     _name(model.graph, [*weights, *(port.name for port in inputs)], [port.name for port in outputs])
-    types = {"float32": TensorProto.FLOAT, "int64": TensorProto.INT64, "bool": TensorProto.BOOL}
-    shaped = [*(Port(name, "float32", shape) for name, shape in weights.items()), *inputs]
-    for values, ports in ((model.graph.input, shaped), (model.graph.output, outputs)):
+    types = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
+    types |= {"int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+    for values, ports in ((model.graph.input, [*shaped, *inputs]), (model.graph.output, outputs)):
         for value, port in zip(values, ports, strict=True):
             _declare(value, port, types[port.dtype])
     return model

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.vision_index import window_tokens
-from .onnx_decoder import GraphError, rms_norm, rotate
-from .onnx_trace import Port, trace
+from .onnx_decoder import GraphError, halves, rms_norm, rotate
+from .onnx_trace import Dtype, Port, trace
 
 if TYPE_CHECKING:
     import torch
@@ -100,8 +100,12 @@ class VisionNumbers:
         return shapes
 
 
-def trace_vision(numbers: VisionNumbers) -> Any:
-    """Return the graph as an onnx.ModelProto whose first inputs are the weights."""
+def trace_vision(numbers: VisionNumbers, dtype: Dtype = "float32") -> Any:
+    """Return the graph as an onnx.ModelProto whose first inputs are the weights.
+
+    float16: matrices and biases are; pixels, norms, rotation, softmax, the sum over the layers and the embeddings that
+    come out stay float32, with explicit casts between them.
+    """
     side = window_tokens(numbers.window_size, numbers.patch_size, numbers.merge_size)
     slots = (side * numbers.merge_size) ** 2
     inputs = [
@@ -119,7 +123,7 @@ def trace_vision(numbers: VisionNumbers) -> Any:
         return [encode(numbers, w, *given)]
 
     samples = {"patches": 6 * numbers.merge_size**2, "windows": 3}
-    model = trace(function, weights, inputs, outputs, samples)
+    model = trace(function, weights, inputs, outputs, samples, halves(weights) if dtype == "float16" else ())
     for key in ("window_size", "patch_size", "merge_size"):
         model.metadata_props.add(key=key, value=str(getattr(numbers, key)))
     return model
@@ -135,22 +139,27 @@ def encode(
     win_scatter: torch.Tensor,
     seg_ids: torch.Tensor,
 ) -> torch.Tensor:
-    """Return (image tokens, out). Shapes of the inputs: see VisionIndex; pixel_values: (patches, patch_values)."""
+    """Return (image tokens, out), float32. Shapes of the inputs: see VisionIndex.
+
+    pixel_values: (patches, patch_values), float32. Products are of the matrices' type, all between them is float32.
+    """
     import torch
 
-    hidden = pixel_values @ w[PATCHES]
-    angles = (position_ids[..., None].to(hidden.dtype) * w[INVERSE_FREQUENCIES]).flatten(1)
+    kind = w[PATCHES].dtype
+    hidden = (pixel_values.to(kind) @ w[PATCHES]).float()
+    angles = (position_ids[..., None].float() * w[INVERSE_FREQUENCIES]).flatten(1)
     cos, sin = angles.cos(), angles.sin()
-    least = torch.finfo(hidden.dtype).min
-    in_window = torch.zeros_like(win_mask, dtype=hidden.dtype).masked_fill(~win_mask, least)[:, None, None]
+    least = torch.finfo(torch.float).min
+    in_window = torch.zeros_like(win_mask, dtype=torch.float).masked_fill(~win_mask, least)[:, None, None]
     apart = seg_ids[:, None] != seg_ids[None]
-    in_frame = torch.zeros_like(apart, dtype=hidden.dtype).masked_fill(apart, least)
+    in_frame = torch.zeros_like(apart, dtype=torch.float).masked_fill(apart, least)
     for layer in range(numbers.layers):
         at = f"blocks.{layer}"
-        normed = rms_norm(hidden, w[f"{at}.norm1.weight"], NORM_EPSILON)
+        normed = rms_norm(hidden, w[f"{at}.norm1.weight"], NORM_EPSILON).to(kind)
         mixed = normed @ w[f"{at}.attn.qkv.weight"] + w[f"{at}.attn.qkv.bias"]
         query, key, value = mixed.reshape(-1, 3, numbers.heads, numbers.head_dim).unbind(1)
-        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
+        query = (rotate(query.float(), cos, sin) * numbers.head_dim**-0.5).to(kind)
+        key = rotate(key.float(), cos, sin).to(kind)
         if layer in numbers.full:
             # one head after the other: the scores of all heads at once would take patches^2 * heads * 4 bytes
             each = [_attend(query[:, head], key[:, head], value[:, head], in_frame) for head in range(numbers.heads)]
@@ -163,18 +172,20 @@ def encode(
             )
             seen = _attend(query, key, value, in_window)
             seen = seen.transpose(1, 2).reshape(-1, numbers.hidden).index_select(0, win_scatter)
-        hidden = hidden + seen @ w[f"{at}.attn.proj.weight"] + w[f"{at}.attn.proj.bias"]
-        normed = rms_norm(hidden, w[f"{at}.norm2.weight"], NORM_EPSILON)
+        hidden = hidden + (seen @ w[f"{at}.attn.proj.weight"] + w[f"{at}.attn.proj.bias"]).float()
+        normed = rms_norm(hidden, w[f"{at}.norm2.weight"], NORM_EPSILON).to(kind)
         gate = torch.nn.functional.silu(normed @ w[f"{at}.mlp.gate_proj.weight"] + w[f"{at}.mlp.gate_proj.bias"])
         up = normed @ w[f"{at}.mlp.up_proj.weight"] + w[f"{at}.mlp.up_proj.bias"]
-        hidden = hidden + (gate * up) @ w[f"{at}.mlp.down_proj.weight"] + w[f"{at}.mlp.down_proj.bias"]
-    merged = rms_norm(hidden, w["merger.ln_q.weight"], NORM_EPSILON)
+        down = (gate * up) @ w[f"{at}.mlp.down_proj.weight"] + w[f"{at}.mlp.down_proj.bias"]
+        hidden = hidden + down.float()
+    merged = rms_norm(hidden, w["merger.ln_q.weight"], NORM_EPSILON).to(kind)
     merged = merged.reshape(-1, numbers.hidden * numbers.merge_size**2)
     merged = torch.nn.functional.gelu(merged @ w["merger.mlp.0.weight"] + w["merger.mlp.0.bias"])
-    return merged @ w["merger.mlp.2.weight"] + w["merger.mlp.2.bias"]
+    return (merged @ w["merger.mlp.2.weight"] + w["merger.mlp.2.bias"]).float()
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-    seen: torch.Tensor = (scores + bias).softmax(-1) @ value
+    """Return softmax(query @ key^T + bias) @ value, the softmax in float32; query is scaled."""
+    scores = (query @ key.transpose(-1, -2)).float()
+    seen: torch.Tensor = (scores + bias).softmax(-1).to(value.dtype) @ value
     return seen

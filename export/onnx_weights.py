@@ -131,8 +131,9 @@ def write_graph(
 ) -> Written:
     """Write `stem`.onnx and its data files into `folder`; `model` is used up.
 
-    model: an onnx.ModelProto whose first inputs are the weights, as onnx_trace.trace returns it. sources: each weight
-    by the input's name; an array is stored as it is. The graph file appears last; then onnx.checker reads it.
+    model: an onnx.ModelProto whose first inputs are the weights, as onnx_trace.trace returns it; what it takes as
+    float16 is stored so. sources: each weight by the input's name; an array is stored as it is. The graph file appears
+    last; then onnx.checker reads it.
     """
     try:
         import onnx
@@ -142,20 +143,24 @@ def write_graph(
     data = DataFiles(folder, stem)
     types: dict[str, str] = {}
     try:
+        pieces: Iterator[NDArray[Any]]
         for value in [value for value in graph.input if value.name in sources]:
             graph.input.remove(value)
             source = sources[value.name]
             if not isinstance(source, Source):
                 _store(graph, data, value.name, source.shape, iter([source]))
                 continue
+            half = value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT16
             storage = scheme.of(value.name) if len(source.shape) == 2 else None
             if storage is not None:
                 _store_blocks(model, data, value.name, source, storage)
             elif len(source.shape) == 2:
-                _store(graph, data, value.name, source.shape[::-1], source.turned())
+                pieces = _halved(source) if half else source.turned()
+                _store(graph, data, value.name, source.shape[::-1], pieces)
             else:
-                _store(graph, data, value.name, source.shape, iter([source.read(slice(None))]))
-            types[source.name] = storage.name if storage else "float32"
+                pieces = _halved(source) if half else iter([source.read(slice(None))])
+                _store(graph, data, value.name, source.shape, pieces)
+            types[source.name] = storage.name if storage else "float16" if half else "float32"
             on_tensor(source.name)
         files = data.close()
     except BaseException:
@@ -168,6 +173,18 @@ def write_graph(
     except onnx.checker.ValidationError as error:
         raise WeightError(f"{path.name} is no valid ONNX ({error}); this is a fault of infimed") from None
     return Written((path.name, *files), types)
+
+
+def _halved(source: Source) -> Iterator[NDArray[np.float16]]:
+    """Yield a matrix turned around, or a vector, as float16. Raises WeightError for what float16 cannot hold."""
+    for piece in source.turned() if len(source.shape) == 2 else iter([source.read(slice(None))]):
+        with np.errstate(over="ignore"):
+            halved = piece.astype(np.float16)
+        if not np.isfinite(halved).all():
+            raise WeightError(
+                f"tensor {source.name} holds {np.abs(piece).max():g}; float16 ends at 65504: take a level of float32"
+            )
+        yield halved
 
 
 def _store(graph: Any, data: DataFiles, name: str, shape: tuple[int, ...], pieces: Iterator[NDArray[Any]]) -> None:
