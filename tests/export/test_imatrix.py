@@ -1,0 +1,199 @@
+"""The importance matrix in GGUF; with --full against llama.cpp's own tool, compiled from the installed source."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+gguf = pytest.importorskip("gguf")
+
+from infimed.export.activations import Activations, ActivationsError  # noqa: E402
+from infimed.export.calibration_pass import Watch  # noqa: E402
+from infimed.export.calibration_run import IMATRIX, calibrate, entry_folder  # noqa: E402
+from infimed.export.calibration_totals import Totals  # noqa: E402
+from infimed.export.gguf_names import TextShape, VisionShape, text_tensors, vision_tensors  # noqa: E402
+from infimed.export.gguf_write import write_text_model  # noqa: E402
+from infimed.export.imatrix import importance_rows, write_imatrix  # noqa: E402
+from infimed.runtime.gguf_file import read_gguf  # noqa: E402
+from infimed.runtime.prompt import Prompter  # noqa: E402
+from infimed.training.checkpoint import Checkpoint  # noqa: E402
+from infimed.training.torch_backend import TorchBackend, load_model  # noqa: E402
+
+from ..models import CORPUS  # noqa: E402
+from .calibration_sets import phantom_set, tiny_checkpoint  # noqa: E402
+
+BASE = Path(__file__).resolve().parents[2] / "training" / "base"
+CHUNK_TOKENS = 64
+
+
+def tensors_of(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    return {tensor.name: tensor.data for tensor in gguf.GGUFReader(path).tensors}
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def calibrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Any]:
+    """Return a checkpoint, its importance matrix and its activations."""
+    folder = tmp_path_factory.mktemp("imatrix")
+    checkpoint = tiny_checkpoint(folder / "checkpoint", tied=request.param)
+    made = calibrate(checkpoint, phantom_set(folder / "set"), cache=folder / "cache")
+    return checkpoint, entry_folder(folder / "cache", made) / IMATRIX, made
+
+
+def test_every_matrix_of_both_files_has_its_row_of_importance(calibrated: tuple[Path, Path, Activations]) -> None:
+    folder, _, activations = calibrated
+    config = Checkpoint.open(folder).config
+    rows = importance_rows(activations, config)
+    shape = TextShape.of(config)
+    tensors = [t for t in (*text_tensors(shape), *vision_tensors(VisionShape.of(config))) if not t.is_vector]
+    # The embedding is looked up, not multiplied by, unless it is the head as well.
+    wanted = {tensor.name for tensor in tensors} - (set() if shape.sizes.tied else {"token_embd.weight"})
+    assert set(rows) == wanted
+    for tensor in tensors:
+        if tensor.name in rows:
+            assert rows[tensor.name].shape == (int(np.prod(tensor.shape[1:])),), tensor.name
+
+
+def test_the_two_halves_of_the_patch_convolution_get_their_own_channels(
+    calibrated: tuple[Path, Path, Activations],
+) -> None:
+    folder, _, activations = calibrated
+    whole = activations.mean_square["visual.patch_embed.proj.weight"].reshape(3, 2, 14, 14)
+    rows = importance_rows(activations, Checkpoint.open(folder).config)
+    assert np.array_equal(rows["v.patch_embd.weight"].reshape(3, 14, 14), whole[:, 0])
+    assert np.array_equal(rows["v.patch_embd.weight.1"].reshape(3, 14, 14), whole[:, 1])
+
+
+def test_the_file_holds_sums_and_counts_under_llama_cpps_keys(calibrated: tuple[Path, Path, Activations]) -> None:
+    folder, path, activations = calibrated
+    values, tensors = read_gguf(path).values, tensors_of(path)
+    fields = gguf.GGUFReader(path).fields
+    assert set(values) == {"general.type", "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"}
+    assert values["general.type"] == "imatrix"
+    assert fields["imatrix.datasets"].contents() == [activations.dataset_sha256]
+    rows = importance_rows(activations, Checkpoint.open(folder).config)
+    assert set(tensors) == {f"{name}.{end}" for name in rows for end in ("in_sum2", "counts")}
+    for name, mean_square in rows.items():
+        np.testing.assert_allclose(tensors[f"{name}.in_sum2"] / tensors[f"{name}.counts"], mean_square, rtol=3e-7)
+
+
+def test_activations_of_a_wider_model_are_refused(calibrated: tuple[Path, Path, Activations], tmp_path: Path) -> None:
+    with pytest.raises(ActivationsError, match="channels, the weight has"):
+        write_imatrix(tmp_path / "none.gguf", calibrated[2], Checkpoint.open(BASE).config, rows=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="session")
+def llama_imatrix(request: pytest.FixtureRequest) -> Path:
+    """Return llama.cpp's own tool, compiled once against the libraries that the installed wheel brings."""
+    version = importlib.metadata.version("llama_cpp_python")
+    cache = request.config.cache
+    assert cache is not None
+    folder = Path(cache.mkdir("llama-imatrix"))
+    tool = folder / f"llama-imatrix-{version}"
+    if tool.is_file():
+        return tool
+    source = folder / f"llama_cpp_python-{version}" / "vendor" / "llama.cpp"
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
+    subprocess.run([*pip, "--dest", str(folder), f"llama-cpp-python=={version}"], check=True)
+    (package,) = folder.glob(f"llama_cpp_python-{version}.tar.gz")
+    parts = ("tools/imatrix/", "common/", "vendor/nlohmann/")
+    with tarfile.open(package) as archive:
+        wanted = [m for m in archive if any(f"/vendor/llama.cpp/{part}" in m.name for part in parts)]
+        archive.extractall(folder, wanted, filter="data")
+    package.unlink()
+    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
+    assert compiler, "a C++ compiler is needed to build llama.cpp's own tool"
+    built = [compiler, "-std=c++17", "-O1", str(source / "tools" / "imatrix" / "imatrix.cpp"), "-o", f"{tool}.part"]
+    headers = [f"-I{place}" for place in (wheel() / "include", source / "common", source / "vendor")]
+    libraries = [
+        f"-L{wheel() / 'lib'}",
+        *(f"-l{n}" for n in ("llama-common", "llama", "ggml", "ggml-cpu", "ggml-base")),
+    ]
+    subprocess.run([*built, *headers, *libraries], check=True)
+    shutil.rmtree(folder / f"llama_cpp_python-{version}")
+    Path(f"{tool}.part").replace(tool)
+    return tool
+
+
+def wheel() -> Path:
+    """Return where the wheel of llama-cpp-python lays llama.cpp's headers and libraries."""
+    return Path(str(importlib.metadata.distribution("llama_cpp_python").locate_file("")))
+
+
+def run_tool(tool: Path, *options: object) -> None:
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(wheel() / "lib")}
+    done = subprocess.run([str(tool), *map(str, options)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
+
+
+@pytest.mark.full
+def test_llama_cpps_own_tool_reads_the_file_and_writes_the_same_figures(
+    calibrated: tuple[Path, Path, Activations], llama_imatrix: Path, tmp_path: Path
+) -> None:
+    again = tmp_path / "again.gguf"
+    run_tool(llama_imatrix, "-m", "none", "--in-file", calibrated[1], "-o", again)
+    ours, theirs = tensors_of(calibrated[1]), tensors_of(again)
+    assert set(ours) == set(theirs)
+    for name in ours:
+        assert ours[name].shape == theirs[name].shape and np.array_equal(ours[name], theirs[name]), name
+    assert gguf.GGUFReader(again).fields["imatrix.datasets"].contents() == [calibrated[2].dataset_sha256]
+
+
+def text_matrix(folder: Path, text: str, path: Path) -> int:
+    """Write our importance matrix of a text in chunks of CHUNK_TOKENS, each a row; return the number of chunks."""
+    checkpoint, prompter = Checkpoint.open(folder), Prompter.open(folder)
+    model = load_model(checkpoint)
+    watch, backend, totals = Watch(model), TorchBackend(model, prompter.rules), Totals()
+    ids = np.array(prompter.encode(text), np.int64)
+    chunks = len(ids) // CHUNK_TOKENS
+    positions = np.tile(np.arange(CHUNK_TOKENS), (3, 1))
+    for chunk in range(chunks):
+        part = ids[chunk * CHUNK_TOKENS : (chunk + 1) * CHUNK_TOKENS]
+        backend.truncate(0, 0)
+        _, seen = watch.seen_in(lambda part=part: backend.extend(part, positions, (), CHUNK_TOKENS))
+        totals.add(seen, 1 / chunks)
+    made = Activations(totals.mean_square(), totals.largest(), totals.tokens(), "0" * 64, "1" * 64)
+    write_imatrix(path, made, checkpoint.config, rows=chunks)
+    return chunks
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("model", ["tied", "untied", "base"])
+def test_every_channel_agrees_with_llama_cpps_own_within_one_percent(
+    model: str, llama_imatrix: Path, tmp_path: Path
+) -> None:
+    folder = BASE if model == "base" else tiny_checkpoint(tmp_path / "checkpoint", tied=model == "tied")
+    text = " ".join(CORPUS * 8)
+    chunks = text_matrix(folder, text, tmp_path / "ours.gguf")
+    assert chunks > 4
+    write_text_model(Checkpoint.open(folder), tmp_path / "model.gguf", "F32")
+    (tmp_path / "text.txt").write_text(text, "utf-8")
+    run_tool(
+        llama_imatrix, "-m", tmp_path / "model.gguf", "-f", tmp_path / "text.txt", "-o", tmp_path / "theirs.gguf",
+        "-c", CHUNK_TOKENS, "-b", CHUNK_TOKENS, "--process-output", "--no-ppl", "-t", 1, "-fa", "off",
+        "-ctk", "f32", "-ctv", "f32",
+    )  # fmt: skip
+    ours, theirs = tensors_of(tmp_path / "ours.gguf"), tensors_of(tmp_path / "theirs.gguf")
+    # llama.cpp watches a head of its own only; a tied one is ours alone.
+    assert set(ours) - set(theirs) <= {"token_embd.weight.in_sum2", "token_embd.weight.counts"}
+    assert set(theirs) <= set(ours) and ("output.weight.in_sum2" in theirs) == (model == "untied")
+    worst = 0.0
+    for name in sorted(theirs):
+        if name.endswith(".counts"):
+            assert ours[name] == theirs[name], name
+            continue
+        difference = np.abs(ours[name] - theirs[name]) / np.maximum(theirs[name], 1e-6 * theirs[name].max())
+        worst = max(worst, float(difference.max()))
+        assert difference.max() < 0.01, f"{name}: {difference.max():.2%}"
+    print(f"largest difference of a channel: {worst:.2e}")
