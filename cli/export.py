@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A folder in the Hugging Face layout.", show_default=False)],
     out: Annotated[
-        Path, typer.Option("--out", help="The bundle's folder; it must be new or empty.", show_default=False)
+        Path, typer.Option("--out", help="The bundle's folder: new, empty, or a bundle to add to.", show_default=False)
     ],
     level: Annotated[
         list[str],
@@ -36,7 +36,12 @@ def export(
     probes: Annotated[
         int, typer.Option("--probes", min=6, help="Golden prompts drawn, and as many calibration rows.")
     ] = 48,
-    license: Annotated[str, typer.Option("--license", help="The checkpoint's licence, for the manifest.")] = "unknown",
+    license: Annotated[
+        str | None, typer.Option("--license", help="The checkpoint's licence, for the manifest; unknown by default.")
+    ] = None,
+    gate: Annotated[
+        bool, typer.Option("--gate/--no-gate", help="Hold the graph against torch, and measure each level.")
+    ] = True,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print sizes and distances as JSON.")] = False,
 ) -> None:
@@ -45,6 +50,9 @@ def export(
     Each format's full-precision level is built and held against the torch reference first: pixels, tokens, positions,
     vision, and the logits of the reply. If one differs nothing is written and the exit code is 1. Then every level is
     run on this machine and its distance to the reference is recorded in the bundle.
+
+    Given a bundle of the same checkpoint, the levels that it lacks are added; those it holds are left as they are.
+    Broken off, the same command goes on where it was and ends with the same bytes.
     """
     from ..export.export_bundle import export_bundle
 
@@ -56,6 +64,7 @@ def export(
             calibration=calibration,
             probe_count=probes,
             license=license,
+            gate=gate,
             threads=threads,
             on_event=on_event,
         )
@@ -71,6 +80,7 @@ def _as_json(made: Exported) -> dict[str, object]:
     return {
         "pixel_difference": made.pixel_difference,
         "gate": [parity.to_json() for parity in made.gate],
+        "written": list(made.written),
         "levels": [
             {
                 **parity.to_json(),
@@ -83,8 +93,11 @@ def _as_json(made: Exported) -> dict[str, object]:
 
 
 def _as_lines(made: Exported) -> list[str]:
-    lines = [
-        f"pixels, token ids and positions equal transformers (largest pixel difference {made.pixel_difference:.1g})",
+    lines = []
+    if made.gate:
+        difference = f"largest pixel difference {made.pixel_difference:.1g}"
+        lines.append(f"pixels, token ids and positions equal transformers ({difference})")
+    lines += [
         *(
             f"parity gate  {parity.level:12} mean KL {parity.kl_mean_nats:.1e} nats over {parity.rows} rows, "
             f"vision {parity.vision:.1e}: held"
@@ -92,9 +105,13 @@ def _as_lines(made: Exported) -> list[str]:
         ),
         f"{'level':14}{'weights':>12}{'mean KL':>12}{'max KL':>12}{'top-1':>8}",
     ]
-    for parity in made.levels:
-        size_mb = made.bundle.entry(parity.level).weight_bytes / 1e6
-        distance = f"{parity.kl_mean_nats:>12.2e}{parity.kl_max_nats:>12.2e}{parity.top1:>8.1%}"
-        lines.append(f"{parity.level:14}{size_mb:>9.2f} MB{distance}")
+    measured = {parity.level: parity for parity in made.levels}
+    for entry in made.bundle.manifest.levels:
+        line = f"{entry.name:14}{entry.weight_bytes / 1e6:>9.2f} MB"
+        if parity := measured.get(entry.name):
+            line += f"{parity.kl_mean_nats:>12.2e}{parity.kl_max_nats:>12.2e}{parity.top1:>8.1%}"
+        else:
+            line += "   held already" if entry.name not in made.written else "   written and not measured (--no-gate)"
+        lines.append(line)
     lines.append(f"bundle: {printable(str(made.bundle.folder))}")
     return lines

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..runtime.images import open_image
-from ..runtime.publish import publishing
+from ..runtime.publish import publishing, refuse_immovable
 from .dataset_manifest import DatasetManifest, describe, load_json
 from .example import JSON, ROLES, DatasetError, Example, ImageRef, utf8
 
@@ -187,17 +186,14 @@ def write_dataset(
         details=details or {},
         official_split=official_split,
     )
-    fresh = path if not path.exists() else path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with publishing(fresh) as draft:
+        with publishing(path, replace=overwrite) as draft:
             (draft / "images").mkdir()
             for key in sorted(refs):
                 (draft / key).write_bytes(_checked(refs[key], image_bytes))
             for file in sorted(files):
                 (draft / file).write_bytes(files[file])
             (draft / MANIFEST).write_bytes(manifest.to_bytes())
-        if fresh != path:
-            _exchange(fresh, path)
     except OSError as error:
         raise DatasetError(f"{path} cannot be written ({error.strerror or error}); nothing was left there") from error
     return Dataset(path, tuple(examples), manifest)
@@ -205,8 +201,7 @@ def write_dataset(
 
 def check_target(path: Path, overwrite: bool = False) -> None:
     """Raise DatasetError where a dataset could not be written to `path`; a long job asks before it starts."""
-    if path.is_symlink() or os.path.ismount(path):
-        raise DatasetError(f"{path} is a link or a mount point, which no folder can replace; name a new one")
+    refuse_immovable(path)
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not (path / MANIFEST).is_file():
@@ -223,11 +218,3 @@ def _checked(ref: ImageRef, image_bytes: Mapping[str, bytes]) -> bytes:
     if hashlib.sha256(data).hexdigest() != ref.sha256:
         raise DatasetError(f"the bytes of {ref.path} are not those of its sha256")
     return data
-
-
-def _exchange(fresh: Path, path: Path) -> None:
-    """Put `fresh` in the place of the dataset at `path`, which is removed."""
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
-    os.replace(path, old)
-    os.replace(fresh, path)
-    shutil.rmtree(old)

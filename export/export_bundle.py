@@ -1,49 +1,81 @@
-"""From a checkpoint to a bundle: build, hold against the reference, measure, publish.
+"""From a checkpoint to a bundle: build, hold against the reference, measure, publish; broken off, it goes on.
 
 For each format the full-precision level is built and passes the parity gate before anything is published, asked for
-or not. Knows the order of the steps; how a format is written is in gguf_export.py and onnx_export.py.
+or not. Levels join a bundle that is there already without touching what it holds. Knows the order of the steps; how a
+format is written is in gguf_export.py and onnx_export.py.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from .. import InfimedError, __version__
 from ..evaluation.dataset import Dataset
 from ..runtime.bundle import Bundle, write_manifest
 from ..runtime.events import Event, OnEvent, ignore
+from ..runtime.files import disk_trouble
 from ..runtime.levels import QuantLevel, full_precision_of
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import PROBES, SHARED, LevelEntry
-from ..runtime.open_engine import default_threads, open_engine, open_level
+from ..runtime.open_engine import default_threads, open_level
 from ..runtime.prompt import PROMPT_FILES, Prompter
 from ..runtime.publish import publishing, refuse_taken
 from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
+from ..training.provenance import versions
 from ..training.reference import open_reference
+from .adopt import adopt, check_extends, is_bundle, release
 from .calibration import calibration_probes
+from .draft import Draft, notes_of
 from .gguf_export import export_gguf
 from .libraries import require_libraries
 from .onnx_export import export_onnx
 from .parity import Parity, Reference, check_prompts, measure, require, take_references
-from .probe_store import write_probes
-from .probes import make_probes
+from .probe_store import read_probes
+from .probes import Probe, make_probes
 from .transformers_prompt import transformers_prompter
+from .weight_scan import check_finite
 
 PROBE_COUNT = 48
+REFERENCE_THREADS = 2
+"""Torch splits its sums by the number of threads: with a fixed number the golden logits are the same bytes anywhere."""
+# What may change a byte of a bundle, where it is installed.
+_MAKERS = ("torch", "transformers", "numpy", "gguf", "llama_cpp_python", "onnx", "onnxscript", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made. gate: the full-precision level of each format. levels: each asked level's distance."""
+    """What an export made. gate: the full-precision level of each format. levels: each asked level's distance.
+
+    written: the levels that were made; others the bundle held already.
+    """
 
     bundle: Bundle
     pixel_difference: float
     gate: tuple[Parity, ...]
     levels: tuple[Parity, ...]
+    written: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported and how. held: the bundle that gets further levels, if there is one."""
+
+    checkpoint: Checkpoint
+    prompter: Prompter
+    rows: tuple[QuantLevel, ...]
+    held: Bundle | None
+    calibration: Path | None
+    probe_count: int
+    gate: bool
+    threads: int
+    on_event: OnEvent
 
 
 def export_bundle(
@@ -53,102 +85,191 @@ def export_bundle(
     *,
     calibration: Path | None = None,
     probe_count: int = PROBE_COUNT,
-    license: str = "unknown",
+    license: str | None = None,
+    gate: bool = True,
     threads: int | None = None,
     on_event: OnEvent = ignore,
 ) -> Exported:
-    """Write a bundle of `levels` at `out`, a new or an empty folder.
+    """Write a bundle of `levels` at `out`: a new or an empty folder, or a bundle of the same checkpoint to add to.
 
     calibration: a dataset whose calibration rows join the golden prompts. probe_count: golden prompts of each source.
-    Raises MissingExtra, PublishError or CheckpointError before anything long is done; ParityError, with nothing left
-    behind, if a format's full-precision level differs from the torch reference.
+    license: "unknown" by default. gate: False leaves out the reference, the gate and every measurement, and the
+    manifest says so. Killed and called again alike, it goes on where it was and ends with the same bytes.
+
+    Raises MissingExtra, PublishError, ExtendError or CheckpointError before anything long is done; ParityError, with
+    nothing left behind, if a format's full-precision level differs from the torch reference.
     """
-    rows = [level_row(name) for name in dict.fromkeys(levels)]
+    rows = tuple(level_row(name) for name in dict.fromkeys(levels))
     require_libraries(levels)
-    threads = threads or default_threads()
-    refuse_taken(out)
+    extends = is_bundle(out)
+    if not extends:
+        refuse_taken(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
     check_shapes(checkpoint_folder)
     prompter = Prompter.open(checkpoint_folder)
-    with publishing(out) as draft:
-        probes = make_probes(probe_count, prompter.rules)
-        if calibration is not None:
-            probes += calibration_probes(calibration, probe_count)
-        pixel_difference = check_prompts(prompter, transformers_prompter(checkpoint_folder), probes)
-        equal = "pixels, tokens and positions equal transformers"
-        on_event(Event("prompts", len(probes), len(probes), "prompts", equal))
-        engine = open_reference(checkpoint_folder, threads=threads)
-        references = take_references(engine, probes, on_event)
-        engine.close()
-        _copy_prompt_files(checkpoint_folder, draft / SHARED)
-        entries, gate = _build(checkpoint_folder, draft, rows, references, threads, on_event)
-        write_probes(draft / PROBES, references)
-        provenance: dict[str, object] = {"checkpoint_sha256": checkpoint.sha256}
-        if calibration is not None:
-            provenance["calibration_sha256"] = Dataset.open(calibration).sha256
-        write_manifest(
-            draft,
-            family=prompter.family.name,
-            license=license,
-            preprocessing=prompter.rules.to_json(),
-            levels=[entries[row.name] for row in rows],
-            provenance=provenance,
+    check_finite(checkpoint, on_event)
+    with publishing(out, keep=True, replace=extends) as work:
+        held = None
+        if extends:
+            release(out, work)
+            held = Bundle.open(out)
+            made_from = {
+                "family": prompter.family.name,
+                "preprocessing": prompter.rules.to_json(),
+                "checkpoint_sha256": checkpoint.sha256,
+            }
+            check_extends(held, made_from, license)
+        missing = tuple(row for row in rows if held is None or row.name not in held.names)
+        job = _Job(
+            checkpoint, prompter, missing, held, calibration, probe_count, gate, threads or default_threads(), on_event
         )
-        found = _measure_levels(Bundle.open(draft), rows, references, threads, on_event)
-    return Exported(Bundle.open(out), pixel_difference, gate, found)
+        draft = Draft(work, notes_of(out), _identity(job, license))
+        try:
+            pixel_difference, gates, found = _fill(job, draft)
+            manifest = _write_manifest(job, draft, license)
+            for parity in found:
+                Bundle(work, manifest).attest("parity", parity.level, parity.to_json())
+        except InfimedError as error:
+            if not disk_trouble(error.__cause__ or error):
+                draft.discard()  # the same command would end in the same way
+            raise
+    shutil.rmtree(notes_of(out), ignore_errors=True)
+    return Exported(Bundle(out, manifest), pixel_difference, gates, found, tuple(row.name for row in missing))
+
+
+def _identity(job: _Job, license: str | None) -> dict[str, Any]:
+    """Return what decides a bundle's bytes, but for the levels."""
+    makers = [name for name in _MAKERS if importlib.util.find_spec(name.removesuffix("_python")) is not None]
+    return {
+        "checkpoint": job.checkpoint.sha256,
+        "calibration": None if job.calibration is None else Dataset.open(job.calibration).sha256,
+        "probes": job.probe_count,
+        "license": license,
+        "gate": job.gate,
+        "adds to": None if job.held is None else {path: e.sha256 for path, e in job.held.manifest.files.items()},
+        "made by": {"infimed": __version__, **versions(*makers)},
+    }
+
+
+def _fill(job: _Job, draft: Draft) -> tuple[float, tuple[Parity, ...], tuple[Parity, ...]]:
+    """Write what is missing; return the largest pixel difference, each format's gate and each level's distance."""
+    if not job.rows:
+        return 0.0, (), ()
+    _copy_prompt_files(job.checkpoint.folder, draft.folder / SHARED)
+    pixel_difference, references = _references(job, draft) if job.gate else (0.0, ())
+    gates = []
+    for format in dict.fromkeys(row.format for row in job.rows):
+        _write_format(job, draft, format)
+        if job.gate:
+            gates.append(_gate(job, draft, format, references))
+    draft.keep_only(_entries(job, draft))
+    found = tuple(_distance(job, draft, row, references) for row in job.rows) if job.gate else ()
+    return pixel_difference, tuple(gates), found
 
 
 def _copy_prompt_files(checkpoint: Path, shared: Path) -> None:
-    shared.mkdir()
+    shared.mkdir(exist_ok=True)
     for name in PROMPT_FILES:
         if (checkpoint / name).is_file():
             shutil.copyfile(checkpoint / name, shared / name)
 
 
-def _build(
-    checkpoint: Path,
-    draft: Path,
-    rows: Sequence[QuantLevel],
-    references: Sequence[Reference],
-    threads: int,
-    on_event: OnEvent,
-) -> tuple[dict[str, LevelEntry], tuple[Parity, ...]]:
-    """Write every asked level, format by format, each only after its full-precision level passed the gate."""
-    writers: dict[str, Callable[..., dict[str, LevelEntry]]] = {
-        "gguf": partial(export_gguf, threads=threads),
+def _references(job: _Job, draft: Draft) -> tuple[float, tuple[Reference, ...]]:
+    """Hold our prompts against transformers', and take the reference's answers unless that was done already."""
+    references = draft.references()
+    probes = tuple(reference.probe for reference in references) if references else _probes(job)
+    pixel_difference = check_prompts(job.prompter, transformers_prompter(job.checkpoint.folder), probes)
+    equal = "pixels, tokens and positions equal transformers"
+    job.on_event(Event("prompts", len(probes), len(probes), "prompts", equal))
+    if references is None:
+        engine = open_reference(job.checkpoint.folder, threads=REFERENCE_THREADS)
+        references = take_references(engine, probes, job.on_event)
+        engine.close()
+        draft.keep_references(references)
+    return pixel_difference, references
+
+
+def _probes(job: _Job) -> tuple[Probe, ...]:
+    if job.held is not None and (job.held.folder / PROBES).is_dir():
+        return tuple(reference.probe for reference in read_probes(job.held.folder / PROBES))
+    probes = make_probes(job.probe_count, job.prompter.rules)
+    return probes if job.calibration is None else probes + calibration_probes(job.calibration, job.probe_count)
+
+
+def _write_format(job: _Job, draft: Draft, format: str) -> None:
+    """Write the levels of one format that are not finished yet, the one that its graph is judged on among them."""
+    writers: dict[str, Callable[..., Mapping[str, LevelEntry]]] = {
+        "gguf": partial(export_gguf, threads=job.threads),
         "onnx": export_onnx,
     }
-    entries: dict[str, LevelEntry] = {}
-    gates = []
-    for format in dict.fromkeys(row.format for row in rows):
-        full = full_precision_of(format)
-        asked = [row.name for row in rows if row.format == format]
-        made = writers[format](checkpoint, draft, tuple(dict.fromkeys((full.name, *asked))), on_event)
-        engine = open_level(draft, made[full.name], threads=threads)
-        try:
-            gates.append(measure(engine, references, on_event))
-        finally:
-            engine.close()
-        require(gates[-1])
-        entries.update({name: made[name] for name in asked})
-        used = {path for name in asked for path in (*made[name].files, *made[name].shared)}
-        for path in {*made[full.name].files, *made[full.name].shared} - used:
-            (draft / path).unlink()
-        if full.name not in asked:
-            shutil.rmtree(draft / full.name)
-    return entries, tuple(gates)
+    names = [row.name for row in job.rows if row.format == format]
+    if job.gate and draft.gate(format) is None:
+        names = list(dict.fromkeys((_judged(job, format), *names)))
+    if unfinished := [name for name in names if draft.level(name) is None]:
+        for entry in writers[format](job.checkpoint.folder, draft.folder, unfinished, job.on_event).values():
+            draft.keep_level(entry)
 
 
-def _measure_levels(
-    bundle: Bundle, rows: Sequence[QuantLevel], references: Sequence[Reference], threads: int, on_event: OnEvent
-) -> tuple[Parity, ...]:
-    """Run every level as its users will, and attest its distance to the reference."""
-    found = []
-    for row in rows:
-        engine = open_engine(bundle, row.name, threads=threads)
+def _judged(job: _Job, format: str) -> str:
+    return full_precision_of(next(row.format for row in job.rows if row.format == format)).name
+
+
+def _gate(job: _Job, draft: Draft, format: str, references: Sequence[Reference]) -> Parity:
+    """Return how a format's full-precision level compares with the reference. Raises ParityError if it differs."""
+    passed = draft.gate(format)
+    if passed is None:
+        entry = draft.level(_judged(job, format))
+        assert entry is not None
+        engine = open_level(draft.folder, entry, threads=job.threads)
         try:
-            found.append(measure(engine, references, on_event))
+            passed = measure(engine, references, job.on_event)
         finally:
             engine.close()
-        bundle.attest("parity", row.name, found[-1].to_json())
-    return tuple(found)
+        require(passed)
+        draft.keep_gate(format, passed)
+    return passed
+
+
+def _entries(job: _Job, draft: Draft) -> list[LevelEntry]:
+    found = [draft.level(row.name) for row in job.rows]
+    return [entry for entry in found if entry is not None]
+
+
+def _distance(job: _Job, draft: Draft, row: QuantLevel, references: Sequence[Reference]) -> Parity:
+    """Run a level as its users will, unless that was done already, and return its distance to the reference."""
+    found = draft.distance(row.name)
+    if found is None:
+        entry = draft.level(row.name)
+        assert entry is not None
+        engine = open_level(draft.folder, entry, threads=job.threads)
+        try:
+            found = measure(engine, references, job.on_event)
+        finally:
+            engine.close()
+        draft.keep_distance(found)
+    return found
+
+
+def _write_manifest(job: _Job, draft: Draft, license: str | None) -> Any:
+    """Bring what the bundle held already into the draft, and describe all of it."""
+    held = job.held.manifest if job.held else None
+    if job.held is not None:
+        adopt(job.held, draft.folder)
+    provenance: dict[str, object] = {"checkpoint_sha256": job.checkpoint.sha256}
+    if job.calibration is not None:
+        provenance["calibration_sha256"] = Dataset.open(job.calibration).sha256
+    ungated = [] if job.gate else [row.name for row in job.rows]
+    if held is not None:
+        provenance = {**provenance, **held.provenance}
+        ungated = [*held.provenance.get("ungated", []), *ungated]
+    if ungated:
+        provenance["ungated"] = sorted(ungated)
+    return write_manifest(
+        draft.folder,
+        family=job.prompter.family.name,
+        license=held.license if held else license or "unknown",
+        preprocessing=job.prompter.rules.to_json(),
+        levels=[*(held.levels if held else ()), *_entries(job, draft)],
+        provenance=provenance,
+        known=held.files if held else None,
+    )

@@ -56,13 +56,17 @@ class Bundle:
         """The folder of what all levels use: tokenizer, template, rules, vision tower, token embeddings."""
         return self.folder / SHARED
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the levels that it holds."""
+        return tuple(entry.name for entry in self.manifest.levels)
+
     def entry(self, level: str) -> LevelEntry:
         """Return a level's entry. Raises UnknownLevel with the levels that the bundle holds."""
         for entry in self.manifest.levels:
             if entry.name == level:
                 return entry
-        held = ", ".join(entry.name for entry in self.manifest.levels)
-        raise UnknownLevel(f"the bundle holds no level {level!r}; it holds: {held}")
+        raise UnknownLevel(f"the bundle holds no level {level!r}; it holds: {', '.join(self.names)}")
 
     def attest(self, kind: str, level: str, body: Mapping[str, Any]) -> Path:
         """Add a finding on a level; the manifest stays as it is. The file is named after its own hash."""
@@ -89,11 +93,16 @@ def write_manifest(
     preprocessing: Mapping[str, Any],
     levels: Sequence[LevelEntry],
     provenance: Mapping[str, Any],
+    known: Mapping[str, FileEntry] | None = None,
 ) -> Manifest:
-    """Hash every file of a filled folder and write its manifest last: its existence says that the export completed."""
+    """Hash every file of a filled folder and write its manifest last: its existence says that the export completed.
+
+    known: files whose hashes were verified already, as when levels are added to a bundle.
+    """
+    known = known or {}
     files = {
-        path: FileEntry(sha256_file(folder / path), (folder / path).stat().st_size)
-        for path in sorted(_contents(folder)[0])
+        path: known.get(path) or FileEntry(sha256_file(folder / path), (folder / path).stat().st_size)
+        for path in sorted(_contents(folder, links=bool(known))[0])
     }
     manifest = Manifest(family, license, preprocessing, tuple(levels), files, provenance)
     data = manifest.to_bytes()
@@ -151,8 +160,8 @@ def _read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def _contents(folder: Path) -> tuple[set[str], set[str]]:
-    """Return the relative paths of a bundle's files and folders; refuse links and devices.
+def _contents(folder: Path, *, links: bool = False) -> tuple[set[str], set[str]]:
+    """Return the relative paths of a bundle's files and folders; refuse devices and, unless `links`, second names.
 
     The manifest's two files are left out, and what lies in attestations/, though not a folder in there.
     """
@@ -165,7 +174,7 @@ def _contents(folder: Path) -> tuple[set[str], set[str]]:
         for name in (*below, *names):
             path = Path(place) / name
             relative = path.relative_to(folder)
-            _refuse_link(path, folder)
+            _refuse_link(path, folder, links=links)
             if name in below:
                 folders.add(relative.as_posix())
             elif str(relative) not in (MANIFEST, MANIFEST_SHA256) and relative.parts[:-1] != (ATTESTATIONS,):
@@ -173,12 +182,12 @@ def _contents(folder: Path) -> tuple[set[str], set[str]]:
     return files, folders
 
 
-def _refuse_link(path: Path, folder: Path) -> None:
+def _refuse_link(path: Path, folder: Path, *, links: bool = False) -> None:
     try:
         status = path.lstat()
     except FileNotFoundError:
         return
-    regular = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1)
+    regular = stat.S_ISDIR(status.st_mode) or (stat.S_ISREG(status.st_mode) and (links or status.st_nlink == 1))
     if not regular:
         raise VerifyError(f"{path.relative_to(folder)} is a link or no plain file; a bundle holds none")
 

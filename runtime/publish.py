@@ -6,6 +6,8 @@ Knows nothing of what is in the folder.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import os
 import shutil
@@ -16,6 +18,7 @@ from .. import InfimedError
 from .files import disk_trouble
 
 _TRIES = 100
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # fcntl.h, linux/fs.h
 
 
 class PublishError(InfimedError):
@@ -24,31 +27,41 @@ class PublishError(InfimedError):
 
 def refuse_taken(out: Path) -> None:
     """Raise PublishError where `out` exists already and is not an empty folder that a rename can replace."""
-    if out.is_symlink():
-        raise PublishError(f"{out} exists already and is a link; name a new folder or remove the link first")
-    if os.path.ismount(out):
-        raise PublishError(f"{out} exists already and is a mount point; name a new folder inside it")
+    refuse_immovable(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise PublishError(f"{out} exists already; name a new folder or remove it first")
 
 
+def refuse_immovable(out: Path) -> None:
+    """Raise PublishError where `out` is what no folder can take the name of: a link or a mount point."""
+    if out.is_symlink():
+        raise PublishError(f"{out} exists already and is a link; name a new folder or remove the link first")
+    if os.path.ismount(out):
+        raise PublishError(f"{out} exists already and is a mount point; name a new folder inside it")
+
+
 @contextlib.contextmanager
-def publishing(out: Path, *, keep: bool = False) -> Iterator[Path]:
+def publishing(out: Path, *, keep: bool = False, replace: bool = False) -> Iterator[Path]:
     """Yield a work folder beside `out`, renamed to `out` when the block ends without an error.
 
     The work folder is `.NAME.partial`, held by a lock that dies with its process: a second maker is refused and
     touches nothing. With `keep` what an earlier, broken run left in it is kept (a job that resumes), and an error
-    leaves it there; otherwise it starts and ends empty. Parent folders made here do not outlive a failure.
+    leaves it there; otherwise it starts and ends empty. With `replace` a folder that is `out` already makes place for
+    the work folder when that is whole, and is removed. Parent folders made here do not outlive a failure.
     """
     out = Path(os.path.abspath(out))
-    refuse_taken(out)
+    refuse_immovable(out) if replace else refuse_taken(out)
     work = out.parent / f".{out.name}.partial"
     missing_parents = [folder for folder in work.parents if not folder.exists()]
     try:
         lock = _hold(work, out)
         try:
-            yield from _filled(work, out, keep)
-            _rename(work, out)
+            yield from _filled(work, out, keep, replace)
+            if replace and out.exists():
+                exchange(work, out)
+                shutil.rmtree(work)
+            else:
+                _rename(work, out)
         finally:
             os.close(lock)
     except BaseException:
@@ -82,12 +95,13 @@ def _hold(work: Path, out: Path) -> int:
     raise PublishError(f"{out} cannot be made: no folder can be kept beside it; name another")
 
 
-def _filled(work: Path, out: Path, keep: bool) -> Iterator[Path]:
+def _filled(work: Path, out: Path, keep: bool, replace: bool) -> Iterator[Path]:
     """Yield the held work folder to be filled; take it away on an error, or only if it is empty where it is kept."""
     try:
-        refuse_taken(out)  # its last maker may have finished between our first look and our lock
+        if not replace:
+            refuse_taken(out)  # its last maker may have finished between our first look and our lock
         if not keep:
-            _empty(work)
+            empty(work)
         yield work
         _sync(work)
     except BaseException as error:
@@ -110,7 +124,23 @@ def _rename(work: Path, out: Path) -> None:
         raise PublishError(told) from error
 
 
-def _empty(folder: Path) -> None:
+def exchange(one: Path, other: Path) -> None:
+    """Let two folders change their names, at once where the system can (Linux), so that neither name is ever free."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    places = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    if rename is not None and rename(*places) == 0:
+        return
+    code = ctypes.get_errno() if rename is not None else errno.ENOSYS
+    if code not in (errno.ENOSYS, errno.EINVAL):
+        raise OSError(code, os.strerror(code), str(other))
+    aside = other.with_name(f".{other.name}.{os.getpid()}.old")  # a file system that knows no exchange
+    os.rename(other, aside)
+    os.rename(one, other)
+    os.rename(aside, one)
+
+
+def empty(folder: Path) -> None:
+    """Remove everything in a folder, links without following them."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

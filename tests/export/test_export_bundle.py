@@ -12,7 +12,7 @@ from infimed import MissingExtra
 from infimed.evaluation.phantoms import write_phantoms
 from infimed.export import export_bundle as module
 from infimed.export.calibration import CalibrationError
-from infimed.export.export_bundle import Exported, export_bundle
+from infimed.export.export_bundle import REFERENCE_THREADS, Exported, export_bundle
 from infimed.export.libraries import require_libraries
 from infimed.export.parity import ParityError, measure, require, take_references
 from infimed.export.probe_store import read_probes
@@ -43,7 +43,7 @@ def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Expo
 
 @pytest.fixture(scope="module")
 def reference(checkpoint: Path) -> Iterator[Engine]:
-    engine = open_reference(checkpoint, threads=1)
+    engine = open_reference(checkpoint, threads=REFERENCE_THREADS)
     yield engine
     engine.close()
 
@@ -104,16 +104,18 @@ def test_the_golden_probes_are_read_back_as_they_were_taken(exported: Exported, 
         assert np.array_equal(reference.logits(probe.probe.messages, probe.continuation), probe.rows)
 
 
-def test_two_exports_are_equal_byte_for_byte_and_leave_no_level_that_was_not_asked_for(
+def test_exports_are_equal_byte_for_byte_and_leave_no_level_that_was_not_asked_for(
     checkpoint: Path, tmp_path: Path
 ) -> None:
-    for name in ("one", "deep/er/two"):
-        export_bundle(checkpoint, tmp_path / name, ["gguf-q8_0"], probe_count=6, threads=1)
-    one, two = tmp_path / "one", tmp_path / "deep/er/two"
-    files = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
-    assert files == sorted(path.relative_to(two) for path in two.rglob("*") if path.is_file())
-    assert all((one / path).read_bytes() == (two / path).read_bytes() for path in files)
-    assert not (one / "gguf-f32").exists() and not (one / "shared/mmproj-f32.gguf").exists()
+    for name, threads in (("one", 1), ("deep/er/two", 2)):
+        export_bundle(checkpoint, tmp_path / name, ["gguf-q8_0", "onnx-int4"], probe_count=6, threads=threads)
+    assert contents(tmp_path / "one") == contents(tmp_path / "deep/er/two")
+    assert not (tmp_path / "one/gguf-f32").exists() and not (tmp_path / "one/shared/mmproj-f32.gguf").exists()
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    """Every file of a bundle, by its path."""
+    return {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
 def damage(engine: Engine, amount: float) -> Engine:
@@ -174,10 +176,11 @@ def test_calibration_takes_calibration_rows_and_refuses_a_set_without_any(checkp
         export_bundle(checkpoint, tmp_path / "other", ["gguf-q8_0"], calibration=only_test.folder, threads=1)
 
 
-def test_an_existing_folder_is_refused_and_kept(exported: Exported, checkpoint: Path) -> None:
-    with pytest.raises(Exception, match="exists already"):
-        export_bundle(checkpoint, exported.bundle.folder, ["gguf-q8_0"], threads=1)
-    verify(exported.bundle.folder)
+def test_a_folder_that_is_no_bundle_is_refused_and_kept(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(PublishError, match="exists already"):
+        export_bundle(checkpoint, tmp_path, ["gguf-q8_0"], threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 LIBRARIES = ("torch", "transformers", "gguf", "llama_cpp", "onnx", "onnxscript", "onnxruntime")

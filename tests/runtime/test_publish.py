@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infimed.runtime import publish
 from infimed.runtime.publish import PublishError, publishing
 
 
@@ -163,4 +164,27 @@ def test_a_failure_leaves_the_parents_that_were_there(tmp_path: Path) -> None:
 
 def test_a_place_where_no_folder_can_be_made_is_refused() -> None:
     with pytest.raises(PublishError, match="cannot be made"), publishing(Path("/proc/infimed/out")):
+        raise AssertionError("the block must not be entered")
+
+
+def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/old").write_text("x")
+    with pytest.raises(KeyboardInterrupt), publishing(tmp_path / "out", replace=True):
+        raise KeyboardInterrupt
+    assert (tmp_path / "out/old").read_text() == "x" and len(list(tmp_path.iterdir())) == 1
+    for libraries in ("Linux", "none"):
+        if libraries == "none":  # a system that cannot exchange two names at once
+            monkeypatch.setattr(publish.ctypes, "CDLL", lambda *_, **__: object())
+        with publishing(tmp_path / "out", replace=True) as work:
+            (work / libraries).write_text("y")
+            assert not (tmp_path / "out" / libraries).exists()
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [libraries]
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_link_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    with pytest.raises(PublishError, match="is a link"), publishing(tmp_path / "link", replace=True):
         raise AssertionError("the block must not be entered")

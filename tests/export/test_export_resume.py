@@ -1,0 +1,230 @@
+"""An export that was killed goes on and ends with the same bytes; levels join a bundle and change nothing in it."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infimed import InfimedError
+from infimed.export import export_bundle as module
+from infimed.export.adopt import ExtendError
+from infimed.export.export_bundle import Exported, export_bundle
+from infimed.runtime.bundle import Bundle, verify
+from infimed.runtime.events import Event
+from infimed.runtime.shape import CheckpointError
+from infimed.training.checkpoint import Checkpoint
+
+from ..models import build_random_checkpoint
+
+LEVELS = ("gguf-q8_0", "gguf-q4_k_m", "onnx-int4")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_random_checkpoint(
+        tmp_path_factory.mktemp("random") / "checkpoint", max_pixels=28 * 28 * 16, layers=1, vision_depth=2,
+        fullatt_block_indexes=(1,),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unbroken(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(checkpoint, tmp_path_factory.mktemp("unbroken") / "bundle", LEVELS).bundle.folder
+
+
+def export(checkpoint: Path, out: Path, levels: tuple[str, ...], **more: object) -> Exported:
+    return export_bundle(checkpoint, out, levels, probe_count=6, threads=1, **more)  # type: ignore[arg-type]
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+
+
+class Killed(BaseException):
+    """What no handler of errors expects."""
+
+
+def killer(after: int) -> Callable[[Event], None]:
+    told = 0
+
+    def on_event(event: Event) -> None:
+        nonlocal told
+        told += 1
+        if told > after:
+            raise Killed
+
+    return on_event
+
+
+def test_broken_off_anywhere_the_same_command_ends_with_the_same_bytes(
+    checkpoint: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    export(checkpoint, tmp_path / "counted", LEVELS, on_event=events.append)
+    out = tmp_path / "bundle"
+    for after in random.Random(3).sample(range(len(events)), 3):
+        with pytest.raises(Killed):
+            export(checkpoint, out, LEVELS, on_event=killer(after))
+        assert not out.exists()
+        assert not list(tmp_path.rglob("*.part")), "a half file was left by something else than a kill"
+        export(checkpoint, out, LEVELS)
+        assert contents(out) == contents(unbroken) and sorted(tmp_path.iterdir()) == [out, tmp_path / "counted"]
+        shutil.rmtree(out)
+
+
+def test_what_is_finished_is_not_done_again(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("done a second time")
+
+    real = module.measure
+
+    def stop_at_a_level(*arguments: object, **named: object) -> object:
+        if arguments[0].level == "gguf-q8_0":  # type: ignore[attr-defined]
+            raise Killed
+        return real(*arguments, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, "measure", stop_at_a_level)
+        export(checkpoint, tmp_path / "bundle", ("gguf-q8_0",))
+    for name in ("take_references", "export_gguf", "open_reference"):
+        monkeypatch.setattr(module, name, never)
+    export(checkpoint, tmp_path / "bundle", ("gguf-q8_0",))
+    verify(tmp_path / "bundle")
+
+
+def test_what_another_command_left_is_not_taken_for_ours(checkpoint: Path, unbroken: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        export(checkpoint, tmp_path / "bundle", ("gguf-f16",), license="other", on_event=killer(60))
+    export(checkpoint, tmp_path / "bundle", LEVELS)
+    assert contents(tmp_path / "bundle") == contents(unbroken)
+
+
+def test_levels_join_a_bundle_and_what_it_holds_stays_as_it_was(
+    checkpoint: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    first = export(checkpoint, out, ("gguf-q8_0",), license="cc0-1.0")
+    before = {path: data for path, data in contents(out).items() if not path.startswith("manifest")}
+    model = (out / "gguf-q8_0/model.gguf").stat().st_ino
+    digest = first.bundle.manifest.level_digest("gguf-q8_0")
+    made = export(checkpoint, out, LEVELS)
+    assert made.written == ("gguf-q4_k_m", "onnx-int4") and made.bundle.manifest.license == "cc0-1.0"
+    assert verify(out).level_digest("gguf-q8_0") == digest
+    assert before.items() <= contents(out).items()
+    assert (out / "gguf-q8_0/model.gguf").stat().st_ino == model, "a level that was there was copied"
+    assert sorted(found.level for found in Bundle.open(out).attestations()) == sorted(LEVELS)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    same = {path: data for path, data in contents(out).items() if not path.startswith("manifest")}
+    assert same == {path: data for path, data in contents(unbroken).items() if not path.startswith("manifest")}
+    assert export(checkpoint, out, ("gguf-q8_0",)).written == ()
+    verify(out)
+
+
+def test_a_bundle_of_another_checkpoint_takes_no_level(checkpoint: Path, unbroken: Path, tmp_path: Path) -> None:
+    shutil.copytree(unbroken, tmp_path / "bundle")
+    other = build_random_checkpoint(tmp_path / "other", seed=9, layers=1, vision_depth=2, fullatt_block_indexes=(1,))
+    with pytest.raises(ExtendError, match="checkpoint_sha256"):
+        export(other, tmp_path / "bundle", ("gguf-f16",))
+    with pytest.raises(ExtendError, match="licence 'unknown', not 'mit'"):
+        export(checkpoint, tmp_path / "bundle", ("gguf-f16",), license="mit")
+    assert contents(tmp_path / "bundle") == contents(unbroken)
+
+
+def test_a_kill_while_a_bundle_is_taken_over_leaves_it_to_the_same_command(
+    checkpoint: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bundle"
+    export(checkpoint, out, ("gguf-q8_0", "gguf-q4_k_m"))
+
+    def dies(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, "write_manifest", dies)
+        export(checkpoint, out, LEVELS)
+    with pytest.raises(InfimedError, match="is a link"):
+        verify(out)
+    export(checkpoint, out, LEVELS)
+    verify(out)
+    assert contents(out) == contents(unbroken)
+
+
+def test_without_the_gate_nothing_is_run_and_the_manifest_says_so(
+    checkpoint: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the reference must not be opened")
+
+    monkeypatch.setattr(module, "open_reference", never)
+    made = export(checkpoint, tmp_path / "bundle", LEVELS, gate=False)
+    manifest = verify(tmp_path / "bundle")
+    assert manifest.provenance["ungated"] == sorted(LEVELS) and made.gate == made.levels == ()
+    assert all(manifest.level_digest(name) == verify(unbroken).level_digest(name) for name in LEVELS)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_weight_that_is_no_number_is_named_before_anything_is_made(tmp_path: Path, dtype: str) -> None:
+    shape = {"layers": 1, "vision_depth": 1, "fullatt_block_indexes": (0,)}
+    folder = build_random_checkpoint(tmp_path / "checkpoint", dtype=dtype, **shape)  # type: ignore[arg-type]
+    opened = Checkpoint.open(folder)
+    name = next(stored for stored in opened.tensors if stored.endswith("layers.0.mlp.down_proj.weight"))
+    place = opened._place(name)
+    bits = {"float32": b"\0\0\xc0\x7f", "bfloat16": b"\xc0\x7f", "float16": b"\0\x7c"}[dtype]
+    with place.file.open("r+b") as stream:
+        stream.seek(place.end - len(bits))
+        stream.write(bits)
+    with pytest.raises(CheckpointError, match=f"tensor {name} holds NaN or infinity"):
+        export(folder, tmp_path / "bundle", ("gguf-q8_0",))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+# Forks before torch has started a thread: importing takes longer than the whole export of a tiny checkpoint.
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+from infimed.export.export_bundle import export_bundle
+import infimed.training.torch_backend, torch, transformers, onnxscript, llama_cpp, onnxruntime, gguf, torch.onnx
+checkpoint, out, kills, levels = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+draw = random.Random(7)
+def attempt(limit):
+    child = os.fork()
+    if not child:
+        export_bundle(checkpoint, out, levels, probe_count=6, threads=1)
+        os._exit(0)
+    began = time.monotonic()
+    while limit is None or time.monotonic() - began < limit:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return time.monotonic() - began
+        time.sleep(0.005)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return None
+whole = attempt(None)
+def files():
+    return {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+expected, killed = files(), 0
+while killed < kills:
+    import shutil
+    shutil.rmtree(out)
+    while not out.exists():
+        if attempt(draw.uniform(0, whole / 2) if killed < kills else None) is None:
+            killed += 1
+    assert files() == expected, "other bytes after a kill"
+print(killed, "kills")
+"""
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(30, marks=pytest.mark.full)])
+def test_killed_at_random_points_it_ends_with_the_bytes_of_an_unbroken_run(
+    checkpoint: Path, tmp_path: Path, kills: int
+) -> None:
+    command = [sys.executable, "-c", KILLED, str(checkpoint), str(tmp_path / "bundle"), str(kills), *LEVELS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and f"{kills} kills" in done.stdout, done.stderr[-2000:]
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
