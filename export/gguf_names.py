@@ -230,6 +230,8 @@ def _three(sections: Any) -> tuple[int, int, int]:
 def _every(indexes: Any, depth: int) -> int:
     """Return the spacing of the layers with full attention; llama.cpp stores that one number, not the list."""
     every = int(indexes[0]) + 1 if indexes else 0
+    if every == 1 and len(indexes) == depth:
+        raise GgufUnsupported("full attention at every layer of the vision tower: llama.cpp needs windows; use ONNX")
     if not every or [int(index) for index in indexes] != list(range(every - 1, depth, every)):
         raise GgufUnsupported(
             f"full attention at layers {list(indexes)} of {depth} is not evenly spaced; "

@@ -149,7 +149,8 @@ def check_vision_model(header: GgufFile, text_width: int) -> VisionSizes:
     if _size(header, "projection_dim") != text_width:
         raise _refuse(header, f"it speaks to a text model of another width than {text_width}")
     _size(header, "image_size")
-    _size(header, "n_wa_pattern", _MAX_LAYERS)
+    if _size(header, "n_wa_pattern", _MAX_LAYERS) == 1:  # llama.cpp feeds windows to every graph, and would end here
+        raise _refuse(header, "every layer of its vision tower sees the whole image, which llama.cpp cannot run")
     _check_positive(header, "clip.vision.attention.layer_norm_epsilon")
     for key in ("clip.vision.image_mean", "clip.vision.image_std"):
         values = header.values.get(key)

@@ -145,6 +145,7 @@ def test_a_tied_head_is_stored_once(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "values", "what"),
     [
+        ("vision_config", {"fullatt_block_indexes": [0, 1, 2, 3]}, "needs windows"),
         ("vision_config", {"fullatt_block_indexes": [0, 3]}, "not evenly spaced"),
         ("vision_config", {"fullatt_block_indexes": [1]}, "not evenly spaced"),
         ("vision_config", {"fullatt_block_indexes": []}, "not evenly spaced"),
