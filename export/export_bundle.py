@@ -22,7 +22,7 @@ from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import disk_trouble
 from ..runtime.levels import QuantLevel, full_precision_of
 from ..runtime.levels import level as level_row
-from ..runtime.manifest import PROBES, SHARED, LevelEntry
+from ..runtime.manifest import PROBES, SHARED, LevelEntry, Manifest
 from ..runtime.open_engine import default_threads, open_level
 from ..runtime.prompt import PROMPT_FILES, Prompter
 from ..runtime.publish import publishing, refuse_taken
@@ -30,8 +30,10 @@ from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
 from ..training.provenance import versions
 from ..training.reference import open_reference
+from .activations import Activations
 from .adopt import adopt, check_extends, is_bundle, release
-from .calibration import calibration_probes
+from .calibration import CalibrationError, calibration_probes
+from .calibration_run import calibrate
 from .draft import Draft, notes_of
 from .gguf_export import export_gguf
 from .libraries import require_libraries
@@ -72,6 +74,7 @@ class _Job:
     rows: tuple[QuantLevel, ...]
     held: Bundle | None
     calibration: Path | None
+    activations: Activations | None
     probe_count: int
     gate: bool
     threads: int
@@ -92,15 +95,17 @@ def export_bundle(
 ) -> Exported:
     """Write a bundle of `levels` at `out`: a new or an empty folder, or a bundle of the same checkpoint to add to.
 
-    calibration: a dataset whose calibration rows join the golden prompts. probe_count: golden prompts of each source.
+    calibration: a dataset whose calibration rows join the golden prompts, and by which calibrated levels are made.
+    probe_count: golden prompts of each source.
     license: "unknown" by default. gate: False leaves out the reference, the gate and every measurement, and the
     manifest says so. Killed and called again alike, it goes on where it was and ends with the same bytes.
 
-    Raises MissingExtra, PublishError, ExtendError or CheckpointError before anything long is done; ParityError, with
+    Raises MissingExtra, PublishError, ExtendError, CalibrationError or CheckpointError before anything long is done; ParityError, with
     nothing left behind, if a format's full-precision level differs from the torch reference.
     """
     rows = tuple(level_row(name) for name in dict.fromkeys(levels))
     require_libraries(levels)
+    _check_calibration(rows, calibration)
     extends = is_bundle(out)
     if not extends:
         refuse_taken(out)
@@ -120,9 +125,11 @@ def export_bundle(
             }
             check_extends(held, made_from, license)
         missing = tuple(row for row in rows if held is None or row.name not in held.names)
-        job = _Job(
-            checkpoint, prompter, missing, held, calibration, probe_count, gate, threads or default_threads(), on_event
-        )
+        activations = None
+        if calibration is not None and any(row.calibrated for row in missing):
+            activations = calibrate(checkpoint.folder, calibration, on_event=on_event)
+        threads = threads or default_threads()
+        job = _Job(checkpoint, prompter, missing, held, calibration, activations, probe_count, gate, threads, on_event)
         draft = Draft(work, notes_of(out), _identity(job, license))
         try:
             pixel_difference, gates, found = _fill(job, draft)
@@ -137,12 +144,19 @@ def export_bundle(
     return Exported(Bundle(out, manifest), pixel_difference, gates, found, tuple(row.name for row in missing))
 
 
+def _check_calibration(rows: Sequence[QuantLevel], calibration: Path | None) -> None:
+    calibrated = [row.name for row in rows if row.calibrated]
+    if calibrated and calibration is None:
+        raise CalibrationError(f"{calibrated[0]} is made from calibration rows of a dataset; add --calibration DATASET")
+
+
 def _identity(job: _Job, license: str | None) -> dict[str, Any]:
     """Return what decides a bundle's bytes, but for the levels."""
     makers = [name for name in _MAKERS if importlib.util.find_spec(name.removesuffix("_python")) is not None]
     return {
         "checkpoint": job.checkpoint.sha256,
         "calibration": None if job.calibration is None else Dataset.open(job.calibration).sha256,
+        "activations": None if job.activations is None else job.activations.sha256,
         "probes": job.probe_count,
         "license": license,
         "gate": job.gate,
@@ -250,26 +264,36 @@ def _distance(job: _Job, draft: Draft, row: QuantLevel, references: Sequence[Ref
     return found
 
 
-def _write_manifest(job: _Job, draft: Draft, license: str | None) -> Any:
+def _write_manifest(job: _Job, draft: Draft, license: str | None) -> Manifest:
     """Bring what the bundle held already into the draft, and describe all of it."""
     held = job.held.manifest if job.held else None
     if job.held is not None:
         adopt(job.held, draft.folder)
-    provenance: dict[str, object] = {"checkpoint_sha256": job.checkpoint.sha256}
-    if job.calibration is not None:
-        provenance["calibration_sha256"] = Dataset.open(job.calibration).sha256
-    ungated = [] if job.gate else [row.name for row in job.rows]
-    if held is not None:
-        provenance = {**provenance, **held.provenance}
-        ungated = [*held.provenance.get("ungated", []), *ungated]
-    if ungated:
-        provenance["ungated"] = sorted(ungated)
     return write_manifest(
         draft.folder,
         family=job.prompter.family.name,
         license=held.license if held else license or "unknown",
         preprocessing=job.prompter.rules.to_json(),
         levels=[*(held.levels if held else ()), *_entries(job, draft)],
-        provenance=provenance,
+        provenance=_provenance(job, held.provenance if held else {}),
         known=held.files if held else None,
     )
+
+
+def _provenance(job: _Job, held: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the bundle is made from. held: what it said before levels were added.
+
+    calibration_sha256: the dataset whose rows are among the probes. calibrated: the activations each calibrated level
+    was made by, and the rows they were taken of. ungated: levels that were held against no reference.
+    """
+    found: dict[str, Any] = {"checkpoint_sha256": job.checkpoint.sha256}
+    if job.calibration is not None:
+        found["calibration_sha256"] = Dataset.open(job.calibration).sha256
+    found.update(held)
+    if job.activations is not None:
+        made_by = {"activations_sha256": job.activations.sha256, "rows_sha256": job.activations.dataset_sha256}
+        new = {row.name: made_by for row in job.rows if row.calibrated}
+        found["calibrated"] = {**held.get("calibrated", {}), **new}
+    if not job.gate:
+        found["ungated"] = sorted({*held.get("ungated", []), *(row.name for row in job.rows)})
+    return found

@@ -18,6 +18,8 @@ Importance = Literal["never", "optional", "required"]
 
 IMATRIX = "imatrix"
 _VISION = "vision-"
+# Types whose activations are stored as integers over a range that is fixed at export.
+_STATIC = {"onnx": "int8-static", "tensorrt": "int8"}
 
 
 class UnknownLevel(InfimedError):
@@ -51,6 +53,12 @@ class QuantLevel:
         if self.vision != _ROWS[self.base].vision:
             parts.append(_VISION + self.vision)
         return "+".join(parts)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether it is made from a calibration dataset: by an importance matrix, or by ranges of activations."""
+        static = _STATIC.get(self.format)
+        return self.imatrix or (static is not None and static in (self.storage, self.vision))
 
 
 LEVELS: tuple[QuantLevel, ...] = (
