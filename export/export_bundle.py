@@ -100,8 +100,8 @@ def export_bundle(
     license: "unknown" by default. gate: False leaves out the reference, the gate and every measurement, and the
     manifest says so. Killed and called again alike, it goes on where it was and ends with the same bytes.
 
-    Raises MissingExtra, PublishError, ExtendError, CalibrationError or CheckpointError before anything long is done; ParityError, with
-    nothing left behind, if a format's full-precision level differs from the torch reference.
+    Raises MissingExtra, PublishError, ExtendError, CalibrationError or CheckpointError before anything long is done;
+    ParityError, with nothing left behind, if a format's full-precision level differs from the torch reference.
     """
     rows = tuple(level_row(name) for name in dict.fromkeys(levels))
     require_libraries(levels)
