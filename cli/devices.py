@@ -187,12 +187,13 @@ def _show_plan(
     for found in fits:
         table.add_row(*_fit_row(found, found is chosen))
     side = math.isqrt(use.image_pixels)
+    images = f"images up to {side} x {side} pixels" if side else "no images"
     limit = " (the model takes no more)" if shortened else ""
     sizes = "sizes of the bundle's files" if source == "bundle" else "sizes predicted from the checkpoint's shape"
     lines = [
         f"{row.title}: {row.available_bytes / GB:g} of {row.memory_bytes / GB:g} GB are for programs, "
         f"{row.bandwidth_bytes_per_s / GB:g} GB/s",
-        f"{use.context_tokens:,} context tokens{limit}, images up to {side} x {side} pixels; {sizes}",
+        f"{use.context_tokens:,} context tokens{limit}, {images}; {sizes}",
         "",
     ]
     bases = {found.engine: found.rate.basis for found in fits if found.rate.tokens_per_s is None}

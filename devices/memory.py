@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..runtime.shape import ModelShape
+from ..runtime.shape import ModelShape, VisionShape
 from .weights import LevelWeights
 
 MB = 10**6
@@ -83,19 +83,26 @@ class Memory:
         return self.above_libraries_bytes + self.libraries_bytes
 
 
+def _vision_activations(vision: VisionShape | None, engine: EngineMemory, image_pixels: int) -> int:
+    """Return the working bytes of one image; 0 for a family that takes none."""
+    if vision is None:
+        return 0
+    patches = image_pixels // vision.patch_size**2
+    heads = 1 if engine.head_by_head else vision.heads
+    scores = 4 * heads * patches**2 * engine.vision_scores
+    rows = 4 * patches * (vision.hidden + vision.intermediate) * engine.vision_rows
+    return int(scores + rows)
+
+
 def memory_need(shape: ModelShape, weights: LevelWeights, use: Use, backend: str = "cpu") -> Memory:
     """Return what a level of this shape needs for this use. backend: "cpu", or "cuda" with its own libraries."""
-    row, vision = weights.level, shape.vision
+    row = weights.level
     engine = ENGINE_MEMORY[row.format]
     cache_number_bytes = 4 if row.format == "onnx" or row.full_precision else 2
     batch = min(engine.batch_tokens, use.context_tokens)
     text_scores = 4 * shape.heads * batch * use.context_tokens * engine.text_scores
     text_rows = 4 * batch * (shape.hidden + shape.intermediate) * engine.text_rows
-    patches = use.image_pixels // vision.patch_size**2
-    heads = 1 if engine.head_by_head else vision.heads
-    vision_scores = 4 * heads * patches**2 * engine.vision_scores
-    vision_rows = 4 * patches * (vision.hidden + vision.intermediate) * engine.vision_rows
-    working, activations = int(text_scores + text_rows), int(vision_scores + vision_rows)
+    working, activations = int(text_scores + text_rows), _vision_activations(shape.vision, engine, use.image_pixels)
     if engine.gives_back:
         # Only the larger of the two is there at the peak.
         working, activations = (0, activations) if activations > working else (working, 0)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from .. import InfimedError
 from ..runtime.bundle import Bundle
+from ..runtime.families import family_of
 from ..runtime.gguf_file import TENSOR_TYPES
 from ..runtime.levels import LEVELS, QuantLevel
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import MANIFEST
-from ..runtime.preprocessing import PixelRules
-from ..runtime.prompt import read_json
+from ..runtime.prompt import open_rules, read_json
 from ..runtime.shape import ModelShape, context_limit
 
 # Levels whose output head is stored in more bits than the rest: Q6_K by llama.cpp's mix, int8 by export/onnx_export.py.
@@ -56,7 +56,8 @@ class LevelWeights:
 class Planned:
     """A checkpoint or bundle as far as planning goes: its shape and its levels.
 
-    max_pixels: of the largest image its rules allow. max_tokens: the longest sequence it was made for.
+    max_pixels: of the largest image its rules allow, 0 where it takes none. max_tokens: the longest sequence it was
+    made for.
     """
 
     source: str
@@ -75,9 +76,9 @@ def predict(shape: ModelShape, row: QuantLevel) -> LevelWeights:
     if row.format == "onnx":
         # The embedding keeps the checkpoint's own type and lies apart; the vision tower is fp32 at every level.
         stored = embedding * shape.stored_bytes // max(shape.parameters, 1)
-        return LevelWeights(row, language, stored, 4 * shape.vision.parameters, exact=False)
+        return LevelWeights(row, language, stored, 4 * shape.vision_parameters, exact=False)
     apart = 0 if shape.tied_embeddings else int(embedding * row.weight_bits / 8)
-    return LevelWeights(row, language, apart, (4 if row.full_precision else 2) * shape.vision.parameters, exact=False)
+    return LevelWeights(row, language, apart, (4 if row.full_precision else 2) * shape.vision_parameters, exact=False)
 
 
 def read_planned(folder: Path, on_file: Callable[[str, int], None] | None = None) -> Planned:
@@ -119,5 +120,6 @@ def _embedding_in_gguf(shape: ModelShape, tensors: Mapping[str, str]) -> int:
 
 def _limits(folder: Path) -> tuple[int, int]:
     """Return (pixels of the largest image, tokens of the longest sequence) of a folder with its settings."""
-    rules = PixelRules.from_json(read_json(folder / "preprocessor_config.json"))
-    return rules.max_pixels, context_limit(read_json(folder / "config.json"))
+    config = read_json(folder / "config.json")
+    rules = open_rules(folder, family_of(config))
+    return rules.max_pixels if rules else 0, context_limit(config)

@@ -136,7 +136,7 @@ def run_pass(
     try:
         prompter = Prompter.open(checkpoint_folder)
         model = load_model(Checkpoint.open(checkpoint_folder))
-        watch, backend = Watch(model), TorchBackend(model, prompter.rules)
+        watch, backend = Watch(model), TorchBackend(model, prompter.pixel_rules)
         encoder = _Encoder(watch, backend)
         for row in rows[totals.rows :]:
             prompt = prompter.prompt(answered(dataset, row.example, images), reply_follows=False)

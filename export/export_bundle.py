@@ -120,7 +120,7 @@ def export_bundle(
             held = Bundle.open(out)
             made_from = {
                 "family": prompter.family.name,
-                "preprocessing": prompter.rules.to_json(),
+                "preprocessing": prompter.preprocessing,
                 "checkpoint_sha256": checkpoint.sha256,
             }
             check_extends(held, made_from, license)
@@ -206,7 +206,7 @@ def _references(job: _Job, draft: Draft) -> tuple[float, tuple[Reference, ...]]:
 def _probes(job: _Job) -> tuple[Probe, ...]:
     if job.held is not None and (job.held.folder / PROBES).is_dir():
         return tuple(reference.probe for reference in read_probes(job.held.folder / PROBES))
-    probes = make_probes(job.probe_count, job.prompter.rules)
+    probes = make_probes(job.probe_count, job.prompter.pixel_rules)
     return probes if job.calibration is None else probes + calibration_probes(job.calibration, job.probe_count)
 
 
@@ -273,7 +273,7 @@ def _write_manifest(job: _Job, draft: Draft, license: str | None) -> Manifest:
         draft.folder,
         family=job.prompter.family.name,
         license=held.license if held else license or "unknown",
-        preprocessing=job.prompter.rules.to_json(),
+        preprocessing=job.prompter.preprocessing,
         levels=[*(held.levels if held else ()), *_entries(job, draft)],
         provenance=_provenance(job, held.provenance if held else {}),
         known=held.files if held else None,

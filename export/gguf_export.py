@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..runtime.events import OnEvent, ignore
+from ..runtime.families import family_of
 from ..runtime.gguf_file import GgufFile
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import SHARED, LevelEntry
@@ -40,9 +41,10 @@ def export_gguf(
     shared = bundle_folder / SHARED
     shared.mkdir(parents=True, exist_ok=True)
     towers: dict[FloatType, GgufFile] = {}
+    seeing = family_of(checkpoint.config).image_token is not None
     for row in rows:
         kind = _FLOATS[row.vision]
-        if kind not in towers:
+        if seeing and kind not in towers:
             towers[kind] = write_vision_model(checkpoint, shared / _tower_name(kind), kind, on_event)
         (bundle_folder / row.name).mkdir(exist_ok=True)
     outputs = {row.name: bundle_folder / row.name / GGUF_MODEL for row in rows}
@@ -51,13 +53,13 @@ def export_gguf(
     entries = {}
     for row in rows:
         kind = _FLOATS[row.vision]
-        text, tower = written[row.name], towers[kind]
+        text, tower = written[row.name], towers.get(kind)
         entries[row.name] = LevelEntry(
             name=row.name,
             files=(f"{row.name}/{GGUF_MODEL}",),
-            shared=(*prompt_files, f"{SHARED}/{_tower_name(kind)}"),
-            tensors={**tower.tensor_types, **text.tensor_types},
-            weight_bytes=text.weight_bytes + tower.weight_bytes,
+            shared=(*prompt_files, *([f"{SHARED}/{_tower_name(kind)}"] if tower else [])),
+            tensors={**(tower.tensor_types if tower else {}), **text.tensor_types},
+            weight_bytes=text.weight_bytes + (tower.weight_bytes if tower else 0),
         )
     return entries
 

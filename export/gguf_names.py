@@ -1,22 +1,27 @@
-"""How Qwen2.5-VL's checkpoint names and shapes become GGUF's: one table for the text model, one for the vision tower.
+"""What a checkpoint's numbers and names become in GGUF, as far as every family has it in common.
 
-The names are llama.cpp's (gguf-py tensor_mapping.py, conversion/qwenvl.py), and a test holds the result against its own
-converter. Also says which configurations llama.cpp's graph can compute; others are refused by what differs. Knows no
-file and no value.
+The names are llama.cpp's (runtime/tensors.py); a test holds the files against its own converter. What is a family's own
+is in its mapping file, family_*.py. Knows no file and no value.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .. import InfimedError
-from ..runtime.llama_files import TextSizes, VisionSizes
+from ..runtime.families import family_of
+from ..runtime.tensors import Tensor, TextSizes
+from .rope import RopeScaling, rope_kind
+
+# Kinds of rotary positions that a family's files may ask for.
+_ROPE_KINDS = {"sections": ("default", "mrope"), "plain": ("default",), "stretched": ("default", "llama3")}
+_DEFAULT_THETA = 10000.0  # of transformers, for files that state none
 
 
 class GgufUnsupported(InfimedError):
-    """A checkpoint that GGUF, or llama.cpp's graph of this family, cannot express."""
+    """A checkpoint that GGUF, or llama.cpp's graph of its family, cannot express."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,9 @@ class GgufTensor:
 
     shape: slowest dimension first. source: the checkpoint's name, in the layout of the model hub. source_shape: what it
     must have there. rows: which of its rows are taken, (start, stop), or None for all. frame: which temporal slice of a
-    3D convolution, or None.
+    3D convolution, or None. heads: how many heads its rows belong to where the rows of each change order: the
+    checkpoint has the two of a rotary pair half a head apart, the file side by side. values: float32 numbers of a
+    vector that is computed and has no source.
     """
 
     name: str
@@ -34,6 +41,8 @@ class GgufTensor:
     source_shape: tuple[int, ...]
     rows: tuple[int, int] | None = None
     frame: int | None = None
+    heads: int | None = None
+    values: tuple[float, ...] | None = None
 
     @property
     def is_vector(self) -> bool:
@@ -43,153 +52,118 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class TextShape:
-    """The numbers of a text model. sections: how many rotary pairs follow time, height and width."""
+    """The numbers of a text model.
+
+    head_dim: values per head; stated where config.json says so itself. sections: how many rotary pairs follow time,
+    height and width, None where all follow one position. scaling: how rotary turns are slowed, or None.
+    """
 
     sizes: TextSizes
     heads: int
     kv_heads: int
+    head_dim: int
+    head_dim_stated: bool
     context: int
     norm_epsilon: float
     rope_base: float
-    sections: tuple[int, int, int]
+    sections: tuple[int, int, int] | None
+    scaling: RopeScaling | None
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> TextShape:
-        """Read a config.json in the layout of transformers 4 (flat) or 5 (text_config). Raises GgufUnsupported."""
+        """Read a config.json in the layout of transformers 4 (flat) or 5 (text_config).
+
+        Raises GgufUnsupported, UnsupportedFamily.
+        """
+        family = family_of(config)
         text = {**config, **(config.get("text_config") or {})}
-        rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
         try:
-            hidden, heads, kv_heads = (
-                int(text[key]) for key in ("hidden_size", "num_attention_heads", "num_key_value_heads")
-            )
-            sizes = TextSizes(
-                layers=int(text["num_hidden_layers"]),
-                hidden=hidden,
-                ffn=int(text["intermediate_size"]),
-                kv=hidden // max(heads, 1) * kv_heads,
-                vocabulary=int(text["vocab_size"]),
-                # The outer value is the one that transformers obeys; text_config may say otherwise.
-                tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
-            )
+            rope = {"rope_theta": text.get("rope_theta"), **(text.get("rope_scaling") or {})}
+            rope.update(text.get("rope_parameters") or {})
+            kind = rope_kind(rope)
+            refuse_unless(kind in _ROPE_KINDS[family.rotary], f"rotary scaling {kind!r}")
+            hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+            kv_heads = int(text.get("num_key_value_heads") or heads)
+            head_dim = int(text.get("head_dim") or hidden // max(heads, 1))
             shape = TextShape(
-                sizes=sizes,
+                sizes=TextSizes(
+                    layers=int(text["num_hidden_layers"]),
+                    hidden=hidden,
+                    ffn=int(text["intermediate_size"]),
+                    queries=heads * head_dim,
+                    keys=kv_heads * head_dim,
+                    vocabulary=int(text["vocab_size"]),
+                    # The outer value is the one that transformers obeys; text_config may say otherwise.
+                    tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
+                    biases=family.biases,
+                ),
                 heads=heads,
                 kv_heads=kv_heads,
+                head_dim=head_dim,
+                head_dim_stated=text.get("head_dim") is not None,
                 context=int(text["max_position_embeddings"]),
                 norm_epsilon=float(text["rms_norm_eps"]),
-                rope_base=float(rope.get("rope_theta") or text["rope_theta"]),
-                sections=_three(rope["mrope_section"]),
+                rope_base=float(rope.get("rope_theta") or _DEFAULT_THETA),
+                sections=_three(rope["mrope_section"]) if family.rotary == "sections" else None,
+                scaling=RopeScaling.of(rope),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise GgufUnsupported(f"config.json lacks or garbles {error}, which a GGUF file needs") from None
-        _refuse_unless(text.get("hidden_act", "silu") == "silu", f"hidden_act {text.get('hidden_act')!r}")
-        _refuse_unless(not text.get("use_sliding_window"), "a sliding attention window")
-        kind = rope.get("rope_type") or rope.get("type") or "default"
-        _refuse_unless(kind in ("default", "mrope"), f"rotary scaling {kind!r}")
-        _refuse_unless(heads > 0 and hidden % heads == 0, f"{hidden} hidden values in {heads} heads")
-        width = hidden // heads
-        _refuse_unless(text.get("head_dim") in (None, width), f"heads of {text.get('head_dim')} values in {hidden}")
-        _refuse_unless(
-            sum(shape.sections) * 2 == width, f"rotary sections {shape.sections} for heads of {width} values"
-        )
+        _check(text, shape)
         return shape
+
+
+def _check(text: Mapping[str, Any], shape: TextShape) -> None:
+    refuse_unless(text.get("hidden_act", "silu") == "silu", f"hidden_act {text.get('hidden_act')!r}")
+    refuse_unless(not text.get("use_sliding_window"), "a sliding attention window")
+    heads, width = shape.heads, shape.head_dim
+    whole = heads > 0 and (shape.head_dim_stated or shape.sizes.hidden % heads == 0) and width % 2 == 0
+    refuse_unless(whole, f"{shape.sizes.hidden} hidden values in {heads} heads of {width}")
+    if shape.sections is not None:
+        refuse_unless(sum(shape.sections) * 2 == width, f"rotary sections {shape.sections} for heads of {width} values")
 
 
 @dataclass(frozen=True)
-class VisionShape:
-    """The numbers of a vision tower. full_attention_every: one layer in so many sees the whole image."""
+class FamilyMapping:
+    """What is a family's own in a text model's file.
 
-    sizes: VisionSizes
-    heads: int
-    full_attention_every: int
+    unusual: from a config.json, what it asks for that no graph of ours does, in words. own_head_dim: whether llama.cpp
+    takes heads whose widths do not sum to the hidden one. tensors: in the order in which they are written. keys: what
+    the header says beyond what every family's does, by name behind the architecture's. vision_tensors: of the vision
+    tower's file, from a config.json; None for a family without one.
+    """
 
-    @staticmethod
-    def of(config: Mapping[str, Any]) -> VisionShape:
-        """Read a config.json. Raises GgufUnsupported for what llama.cpp's graph fixes otherwise."""
-        vision = config.get("vision_config") or {}
-        try:
-            sizes = VisionSizes(
-                layers=int(vision["depth"]),
-                hidden=int(vision["hidden_size"]),
-                ffn=int(vision["intermediate_size"]),
-                patch=int(vision.get("patch_size", 14)),
-                out=int(vision["out_hidden_size"]),
-            )
-            channels = int(vision.get("in_channels", vision.get("in_chans", 3)))
-            shape = VisionShape(
-                sizes=sizes,
-                heads=int(vision["num_heads"]),
-                full_attention_every=_every(vision["fullatt_block_indexes"], int(vision["depth"])),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise GgufUnsupported(f"vision_config lacks or garbles {error}, which a GGUF file needs") from None
-        # llama.cpp has these as constants (tools/mtmd/clip.cpp): a file cannot say otherwise.
-        for key, wanted in (("window_size", 112), ("spatial_merge_size", 2), ("temporal_patch_size", 2)):
-            _refuse_unless(int(vision.get(key, wanted)) == wanted, f"vision {key} {vision.get(key)}")
-        _refuse_unless(vision.get("hidden_act", "silu") == "silu", f"vision hidden_act {vision.get('hidden_act')!r}")
-        _refuse_unless(channels == 3, f"images of {channels} channels")
-        whole = shape.heads > 0 and sizes.hidden % (4 * shape.heads) == 0
-        _refuse_unless(whole, f"{sizes.hidden} vision values in {shape.heads} heads")
+    unusual: Callable[[Mapping[str, Any]], list[str]]
+    own_head_dim: bool
+    tensors: Callable[[TextShape], tuple[GgufTensor, ...]]
+    keys: Callable[[TextShape], dict[str, int | list[int]]]
+    vision_tensors: Callable[[Mapping[str, Any]], tuple[GgufTensor, ...]] | None = None
+
+    def shape(self, config: Mapping[str, Any]) -> TextShape:
+        """Return the numbers of a config.json. Raises GgufUnsupported for what llama.cpp's graph does otherwise."""
+        shape = TextShape.of(config)
+        for what in self.unusual(config):
+            refuse_unless(False, what)
+        fits = self.own_head_dim or shape.sizes.queries == shape.sizes.hidden
+        refuse_unless(fits, f"{shape.heads} heads of {shape.head_dim} values in {shape.sizes.hidden}")
         return shape
 
 
-# A layer's tensors in GGUF -> in the checkpoint; what follows the last dot (weight, bias) is the same in both.
-_TEXT_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_VISION_LAYER = {
-    "ln1": "norm1",
-    "attn_out": "attn.proj",
-    "ln2": "norm2",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_ENDS = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-    "v.post_ln": "visual.merger.ln_q",
-    "mm.0": "visual.merger.mlp.0",
-    "mm.2": "visual.merger.mlp.2",
-}
-_PATCHES = "visual.patch_embed.proj.weight"
-
-
-def text_tensors(shape: TextShape) -> tuple[GgufTensor, ...]:
-    """Return the tensors of the text model's file, in the order in which they are written."""
-    return tuple(_tensor(name, sides) for name, sides in shape.sizes.shapes().items())
-
-
-def vision_tensors(shape: VisionShape) -> tuple[GgufTensor, ...]:
-    """Return the tensors of the vision tower's file, in the order in which they are written."""
-    return tuple(_tensor(name, sides) for name, sides in shape.sizes.shapes().items())
-
-
-def _tensor(name: str, shape: tuple[int, ...]) -> GgufTensor:
-    """Return where one GGUF tensor of that name and shape comes from."""
-    if name.startswith("v.patch_embd."):
-        source_shape = (*shape[:2], 2, *shape[2:])  # one 3D convolution over two frames
-        return GgufTensor(name, shape, _PATCHES, source_shape, frame=1 if name.endswith(".1") else 0)
-    stem, _, end = name.rpartition(".")
-    if stem in _ENDS:
-        return GgufTensor(name, shape, f"{_ENDS[stem]}.{end}", shape)
-    before, layer, part = stem.rsplit(".", 2)
-    if before == "blk":
-        return GgufTensor(name, shape, f"model.layers.{layer}.{_TEXT_LAYER[part]}.{end}", shape)
-    if part in _VISION_LAYER:
-        return GgufTensor(name, shape, f"visual.blocks.{layer}.{_VISION_LAYER[part]}.{end}", shape)
-    third = ("attn_q", "attn_k", "attn_v").index(part)  # the checkpoint stacks the three
-    rows = (third * shape[0], (third + 1) * shape[0])
-    return GgufTensor(name, shape, f"visual.blocks.{layer}.attn.qkv.{end}", (3 * shape[0], *shape[1:]), rows=rows)
+def taken_as_is(tensors: Iterable[Tensor]) -> tuple[GgufTensor, ...]:
+    """Return tensors as they come from the checkpoint: whole, a third of three that are stacked, or one frame."""
+    return tuple(
+        GgufTensor(
+            tensor.gguf,
+            tensor.shape,
+            tensor.hub,
+            tensor.hub_shape,
+            rows=None
+            if tensor.third is None
+            else (tensor.third * tensor.shape[0], (tensor.third + 1) * tensor.shape[0]),
+            frame=tensor.frame,
+        )
+        for tensor in tensors
+    )
 
 
 # Prefixes of other layouts -> the hub's: transformers' modules as they stand in memory, and earlier releases.
@@ -222,24 +196,12 @@ def hub_names(stored: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def refuse_unless(holds: bool, what: str) -> None:
+    """Raise GgufUnsupported where something does not hold."""
+    if not holds:
+        raise GgufUnsupported(f"{what}: llama.cpp does not compute this family so; use an ONNX level")
+
+
 def _three(sections: Any) -> tuple[int, int, int]:
     first, second, third = (int(value) for value in sections)
     return first, second, third
-
-
-def _every(indexes: Any, depth: int) -> int:
-    """Return the spacing of the layers with full attention; llama.cpp stores that one number, not the list."""
-    every = int(indexes[0]) + 1 if indexes else 0
-    if every == 1 and len(indexes) == depth:
-        raise GgufUnsupported("full attention at every layer of the vision tower: llama.cpp needs windows; use ONNX")
-    if not every or [int(index) for index in indexes] != list(range(every - 1, depth, every)):
-        raise GgufUnsupported(
-            f"full attention at layers {list(indexes)} of {depth} is not evenly spaced; "
-            "llama.cpp knows one spacing only, use an ONNX level"
-        )
-    return every
-
-
-def _refuse_unless(holds: bool, what: str) -> None:
-    if not holds:
-        raise GgufUnsupported(f"{what}: llama.cpp does not compute this family so; use an ONNX level")

@@ -22,22 +22,15 @@ from ..runtime.files import writing
 from ..runtime.gguf_file import GgufFile, read_gguf
 from ..runtime.llama_files import (
     PROJECTOR,
-    TEXT_ARCHITECTURE,
     VISION_ARCHITECTURE,
     check_text_model,
     check_vision_model,
 )
 from ..runtime.prompt import read_json
 from ..training.checkpoint import Checkpoint
-from .gguf_names import (
-    GgufTensor,
-    GgufUnsupported,
-    TextShape,
-    VisionShape,
-    hub_names,
-    text_tensors,
-    vision_tensors,
-)
+from .family_mappings import mapping_of
+from .family_qwen2_5_vl import VisionShape, vision_tensors
+from .gguf_names import GgufTensor, GgufUnsupported, TextShape, hub_names
 from .gguf_vocabulary import Vocabulary, read_vocabulary
 
 FloatType = Literal["F32", "F16"]
@@ -58,12 +51,13 @@ def write_text_model(checkpoint: Checkpoint, path: Path, kind: FloatType, on_eve
     Raises GgufUnsupported, GgufWriteError, CheckpointError.
     """
     family = family_of(checkpoint.config)
-    shape = TextShape.of(checkpoint.config)
+    mapping = mapping_of(checkpoint.config)
+    shape = mapping.shape(checkpoint.config)
     vocabulary = read_vocabulary(checkpoint.folder, shape.sizes.vocabulary)
-    tensors = text_tensors(shape)
+    tensors = mapping.tensors(shape)
     names = _check_tensors(checkpoint, tensors, vision=False, tied=shape.sizes.tied)
     with guarded(path), writing(path) as draft:
-        writer = _writer(TEXT_ARCHITECTURE)
+        writer = _writer(family.gguf)
         writer.add_type("model")
         _add_general(writer, family.name, kind, tensors)
         writer.add_block_count(shape.sizes.layers)
@@ -72,7 +66,9 @@ def write_text_model(checkpoint: Checkpoint, path: Path, kind: FloatType, on_eve
         writer.add_feed_forward_length(shape.sizes.ffn)
         writer.add_head_count(shape.heads)
         writer.add_head_count_kv(shape.kv_heads)
-        writer.add_rope_dimension_sections([*shape.sections, 0])
+        for key, value in mapping.keys(shape).items():
+            add = writer.add_array if isinstance(value, list) else writer.add_uint32
+            add(f"{family.gguf}.{key}", value)
         writer.add_rope_freq_base(shape.rope_base)
         writer.add_layer_norm_rms_eps(shape.norm_epsilon)
         _add_vocabulary(writer, vocabulary)
@@ -140,7 +136,8 @@ def _add_vocabulary(writer: Any, vocabulary: Vocabulary) -> None:
     writer.add_token_merges(vocabulary.merges)
     for key, token_id in vocabulary.special.items():
         writer.add_uint32(f"tokenizer.ggml.{key}", token_id)
-    writer.add_add_bos_token(False)
+    for name, added in vocabulary.added.items():
+        writer.add_bool(f"tokenizer.ggml.add_{name}_token", added)
     if vocabulary.template:
         writer.add_chat_template(vocabulary.template)
 
@@ -152,7 +149,7 @@ def _check_tensors(
     if checkpoint.config.get("quantization_config"):
         raise GgufUnsupported("the checkpoint is quantised already; export from its full-precision form")
     names = hub_names(checkpoint.tensors)
-    wanted = {tensor.source: tensor.source_shape for tensor in tensors}
+    wanted = {tensor.source: tensor.source_shape for tensor in tensors if tensor.values is None}
     for source, shape in wanted.items():
         if source not in names:
             raise GgufUnsupported(f"tensor {source} is missing from {checkpoint.folder}; config.json asks for it")
@@ -210,7 +207,7 @@ def _write(
         done = 0
         for tensor, stored in zip(tensors, kinds, strict=True):
             _pad(out, writer.data_alignment)
-            for block in _blocks(checkpoint, tensor, names[tensor.source]):
+            for block in _blocks(checkpoint, tensor, names.get(tensor.source, "")):
                 values = _converted(block, tensor, stored)
                 out.write(values.data)
                 done += values.nbytes
@@ -226,16 +223,23 @@ _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 def _blocks(checkpoint: Checkpoint, tensor: GgufTensor, stored: str) -> Iterator[NDArray[np.float32]]:
     """Yield a tensor's rows as float32, a few megabytes at a time, from the checkpoint's memory map."""
+    if tensor.values is not None:
+        yield np.array(tensor.values, np.float32)
+        return
     spec = checkpoint.tensors[stored]
     whole = checkpoint.raw(stored).view(_DTYPES[spec.dtype]).reshape(spec.shape)
     start, stop = tensor.rows or (0, spec.shape[0])
     rows = max(1, _BLOCK_BYTES // (4 * int(np.prod(spec.shape[1:]))))
+    head = spec.shape[0] // tensor.heads if tensor.heads else 1
+    rows = max(1, rows // head) * head
     for at in range(start, stop, rows):
         block = whole[at : min(at + rows, stop)]
         if tensor.frame is not None:
             block = block[:, :, tensor.frame]
         if spec.dtype == "BF16":  # the upper half of a float32
             block = (block.astype("<u4") << 16).view("<f4")
+        if tensor.heads:  # what turns together lies half a head apart in the checkpoint, side by side in the file
+            block = block.reshape(-1, 2, head // 2, *block.shape[1:]).swapaxes(1, 2).reshape(block.shape)
         yield np.ascontiguousarray(block, np.float32)
 
 

@@ -1,7 +1,7 @@
 """Writes activations as an importance matrix in llama.cpp's GGUF form, which its tools read and combine.
 
-The keys and tensors are those of llama.cpp's tools/imatrix/imatrix.cpp. Knows the family's names through gguf_names.py,
-and nothing of quantising.
+The keys and tensors are those of llama.cpp's tools/imatrix/imatrix.cpp. Knows the family's names through
+family_mappings.py, and nothing of quantising.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from .. import MissingExtra
 from ..runtime.files import writing
 from .activations import Activations
-from .gguf_names import GgufTensor, TextShape, VisionShape, text_tensors, vision_tensors
+from .family_mappings import mapping_of
+from .gguf_names import GgufTensor
 
 
 def importance_rows(activations: Activations, config: Mapping[str, Any]) -> dict[str, NDArray[np.float32]]:
@@ -33,7 +34,10 @@ def importance_rows(activations: Activations, config: Mapping[str, Any]) -> dict
 
 
 def _matrices(config: Mapping[str, Any]) -> list[GgufTensor]:
-    tensors = (*text_tensors(TextShape.of(config)), *vision_tensors(VisionShape.of(config)))
+    mapping = mapping_of(config)
+    tensors = mapping.tensors(mapping.shape(config))
+    if mapping.vision_tensors:
+        tensors += mapping.vision_tensors(config)
     return [tensor for tensor in tensors if not tensor.is_vector]
 
 

@@ -32,6 +32,8 @@ REPORT = (
     "A nodule of {n} mm was seen in segment {n}; follow-up in {n} months is advised. "
 )
 KINDS = ("text", "square", "ragged", "two images", "long", "conversation")
+TEXT_KINDS = ("text", "long", "conversation")
+"""What is left of them for a family that takes no images."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,33 @@ class Probe:
     messages: tuple[Message, ...]
 
 
-def make_probes(count: int, rules: PixelRules, seed: int = 0, long_tokens: int = 400) -> tuple[Probe, ...]:
+def make_probes(count: int, rules: PixelRules | None, seed: int = 0, long_tokens: int = 400) -> tuple[Probe, ...]:
     """Return `count` probes, the kinds in turn; same arguments, same probes.
 
-    rules: their area limits bound the images. long_tokens: about how long a "long" probe is.
+    rules: their area limits bound the images; None for a family that takes none. long_tokens: about how long a
+    "long" probe is.
     """
-    return tuple(_probe(index, rules, np.random.default_rng((seed, index)), long_tokens) for index in range(count))
+    draws = [np.random.default_rng((seed, index)) for index in range(count)]
+    if rules is None:
+        return tuple(_text_probe(index, random, long_tokens) for index, random in enumerate(draws))
+    return tuple(_probe(index, rules, random, long_tokens) for index, random in enumerate(draws))
+
+
+def _text_probe(index: int, random: np.random.Generator, long_tokens: int) -> Probe:
+    kind = TEXT_KINDS[index % len(TEXT_KINDS)]
+    text, other = (TEXTS[int(place)] for place in random.permutation(len(TEXTS))[:2])
+    if kind == "text":
+        messages: tuple[Message, ...] = (user(text),)
+    elif kind == "long":
+        messages = (user(_reports(random, long_tokens), text),)
+    else:
+        messages = (user(other), assistant("yes"), user(text))
+    return Probe(f"probe-{index:04d}", kind, messages)
+
+
+def _reports(random: np.random.Generator, long_tokens: int) -> str:
+    """Return a text of about so many tokens."""
+    return "".join(REPORT.format(n=int(random.integers(2, 30))) for _ in range(max(1, long_tokens // 50)))
 
 
 def _probe(index: int, rules: PixelRules, random: np.random.Generator, long_tokens: int) -> Probe:
@@ -66,7 +89,7 @@ def _probe(index: int, rules: PixelRules, random: np.random.Generator, long_toke
         first, second = draw(random, *_ragged(random, rules)), draw(random, *_ragged(random, rules))
         messages = (user("Prior: ", first, " Current: ", second, "What changed? " + question),)
     elif kind == "long":
-        reports = "".join(REPORT.format(n=int(random.integers(2, 30))) for _ in range(max(1, long_tokens // 50)))
+        reports = _reports(random, long_tokens)
         messages = (user(draw(random, *_ragged(random, rules)), reports + question),)
     else:
         messages = (user(draw(random, *_ragged(random, rules)), question), assistant("yes"), user(text))

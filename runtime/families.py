@@ -1,14 +1,14 @@
 """The model families infimed knows: one row each.
 
-A family joins when a tiny random model of it passes the parity gate in GGUF and in ONNX. Knows names
-only: graphs and tensor names live in export/.
+A family joins when a tiny random model of it passes the parity gate in GGUF and in ONNX (docs/families.md says how).
+Knows names and kinds only: tensors are in tensors.py, what a family's files say in export/family_*.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from .. import InfimedError
 
@@ -19,18 +19,46 @@ class UnsupportedFamily(InfimedError):
 
 @dataclass(frozen=True)
 class Family:
-    """One family. architecture: as config.json names it. image_token: the token string in place of an image."""
+    """One family.
+
+    architecture: as config.json names it. gguf: llama.cpp's name of its text model. image_token: the token string in
+    place of an image, None where the family takes none. rotary: "sections" where parts of a head turn with time, height
+    and width, "plain" where all turn with one position, "stretched" where the checkpoint may slow some of those turns
+    (rope_type llama3). biases: whether queries, keys and values have them.
+    """
 
     name: str
     architecture: str
-    image_token: str
+    gguf: str
+    image_token: str | None
+    rotary: Literal["sections", "plain", "stretched"]
+    biases: bool
 
 
 FAMILIES: tuple[Family, ...] = (
     Family(
         name="qwen2.5-vl",
         architecture="Qwen2_5_VLForConditionalGeneration",
+        gguf="qwen2vl",
         image_token="<|image_pad|>",
+        rotary="sections",
+        biases=True,
+    ),
+    Family(
+        name="qwen2",
+        architecture="Qwen2ForCausalLM",
+        gguf="qwen2",
+        image_token=None,
+        rotary="plain",
+        biases=True,
+    ),
+    Family(
+        name="llama",
+        architecture="LlamaForCausalLM",
+        gguf="llama",
+        image_token=None,
+        rotary="stretched",
+        biases=False,
     ),
 )
 

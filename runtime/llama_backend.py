@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .backend import Placed, check_settings, finite
 from .gguf_file import read_gguf
-from .llama_files import CONTEXT_LENGTH, NORM_EPSILON, check_text_model
+from .llama_files import CONTEXT_LENGTH, NORM_EPSILON, check_text_model, text_value
 from .llama_graph import norm_epsilon
 from .llama_library import LlamaError, flash_type, llama_library, path_bytes, pointer
 from .llama_steps import check_pieces, cut_pieces, split_images
@@ -45,7 +45,10 @@ class LlamaSettings:
 
 
 class LlamaBackend:
-    """One GGUF model, and the mmproj file of its vision tower. See runtime/backend.py for what the methods promise."""
+    """One GGUF model, and the mmproj file of its vision tower where it has one.
+
+    See runtime/backend.py for what the methods promise.
+    """
 
     def __init__(
         self,
@@ -71,7 +74,7 @@ class LlamaBackend:
         self._model: Any = None
         header = read_gguf(model)
         sizes = check_text_model(header)
-        check_settings(threads, context_tokens, int(str(header.values[CONTEXT_LENGTH])), gpu_layers)
+        check_settings(threads, context_tokens, int(text_value(header, CONTEXT_LENGTH)), gpu_layers)
         if gpu_layers and not self._llama.llama_supports_gpu_offload():
             raise LlamaError(
                 f"{gpu_layers} GPU layers asked for, but this llama.cpp is built for the processor alone; ask for 0, "
@@ -90,7 +93,7 @@ class LlamaBackend:
         )
         try:
             self._model = self._load(model)
-            self._norms = norm_epsilon(self._library, float(str(header.values[NORM_EPSILON])))
+            self._norms = norm_epsilon(self._library, float(text_value(header, NORM_EPSILON)))
             self._norms_per_step = 2 * sizes.layers + 1
             self.vocab_size = int(self._llama.llama_vocab_n_tokens(self._llama.llama_model_get_vocab(self._model)))
             self.hidden = int(self._llama.llama_model_n_embd_inp(self._model))

@@ -1,142 +1,96 @@
-"""What the two GGUF files of a level hold, tensor by tensor, and the check of a header against it.
+"""What the GGUF files of a level must say before llama.cpp sees them: their headers held against the family's tensors.
 
 llama.cpp ends the process, divides by zero or follows a null pointer on headers that are well formed and make no sense
 (a missing bias of the vision tower, rotary sections wider than a head): such a file is refused here before llama.cpp
-sees it. Knows names and shapes of Qwen2.5-VL in GGUF; export writes the same tables.
+sees it. Names and shapes are those of tensors.py; export writes the same.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from .families import FAMILIES, Family
 from .gguf_file import ArrayLength, GgufError, GgufFile
+from .tensors import HEAD, Shapes, TextSizes, VisionSizes
 
-TEXT_ARCHITECTURE = "qwen2vl"
 VISION_ARCHITECTURE = "clip"
 PROJECTOR = "qwen2.5vl_merger"
-NORM_EPSILON = f"{TEXT_ARCHITECTURE}.attention.layer_norm_rms_epsilon"
-CONTEXT_LENGTH = f"{TEXT_ARCHITECTURE}.context_length"
-HEAD = "output.weight"
+NORM_EPSILON = "attention.layer_norm_rms_epsilon"
+CONTEXT_LENGTH = "context_length"
+ROPE_FACTORS = "rope_freqs.weight"
+"""What divides each rotary frequency, (head_dim / 2,), F32; in files of a family that stretches its positions."""
 _MAX_SIZE = 1 << 20
 _MAX_LAYERS = 1024
 
-# Tensors of one layer -> their dimensions, slowest first.
-_TEXT_LAYER = {
-    "attn_norm.weight": ("hidden",),
-    "attn_q.weight": ("hidden", "hidden"),
-    "attn_q.bias": ("hidden",),
-    "attn_k.weight": ("kv", "hidden"),
-    "attn_k.bias": ("kv",),
-    "attn_v.weight": ("kv", "hidden"),
-    "attn_v.bias": ("kv",),
-    "attn_output.weight": ("hidden", "hidden"),
-    "ffn_norm.weight": ("hidden",),
-    "ffn_gate.weight": ("ffn", "hidden"),
-    "ffn_up.weight": ("ffn", "hidden"),
-    "ffn_down.weight": ("hidden", "ffn"),
-}
-_VISION_LAYER = {
-    "ln1.weight": ("hidden",),
-    "attn_q.weight": ("hidden", "hidden"),
-    "attn_q.bias": ("hidden",),
-    "attn_k.weight": ("hidden", "hidden"),
-    "attn_k.bias": ("hidden",),
-    "attn_v.weight": ("hidden", "hidden"),
-    "attn_v.bias": ("hidden",),
-    "attn_out.weight": ("hidden", "hidden"),
-    "attn_out.bias": ("hidden",),
-    "ln2.weight": ("hidden",),
-    "ffn_gate.weight": ("ffn", "hidden"),
-    "ffn_gate.bias": ("ffn",),
-    "ffn_up.weight": ("ffn", "hidden"),
-    "ffn_up.bias": ("ffn",),
-    "ffn_down.weight": ("hidden", "ffn"),
-    "ffn_down.bias": ("hidden",),
-}
-_VISION_ENDS = {
-    # A still image is its own second frame: one 2D convolution per frame, and their sum.
-    "v.patch_embd.weight": ("hidden", "colours", "patch", "patch"),
-    "v.patch_embd.weight.1": ("hidden", "colours", "patch", "patch"),
-    "v.post_ln.weight": ("hidden",),
-    "mm.0.weight": ("merged", "merged"),
-    "mm.0.bias": ("merged",),
-    "mm.2.weight": ("out", "merged"),
-    "mm.2.bias": ("out",),
-}
 
-Shapes = dict[str, tuple[int, ...]]
-
-
-@dataclass(frozen=True)
-class TextSizes:
-    """The sizes that decide a text model's tensors. kv: width of keys and values, all heads together."""
-
-    layers: int
-    hidden: int
-    ffn: int
-    kv: int
-    vocabulary: int
-    tied: bool
-
-    def shapes(self) -> Shapes:
-        """Return each tensor's shape, in the order in which export writes them."""
-        sides = {"hidden": self.hidden, "ffn": self.ffn, "kv": self.kv}
-        found: Shapes = {"token_embd.weight": (self.vocabulary, self.hidden)}
-        for layer in range(self.layers):
-            found.update({f"blk.{layer}.{name}": _sized(named, sides) for name, named in _TEXT_LAYER.items()})
-        found["output_norm.weight"] = (self.hidden,)
-        return found if self.tied else {**found, HEAD: (self.vocabulary, self.hidden)}
-
-
-@dataclass(frozen=True)
-class VisionSizes:
-    """The sizes that decide a vision tower's tensors. out: width of the text model it speaks to."""
-
-    layers: int
-    hidden: int
-    ffn: int
-    patch: int
-    out: int
-
-    def shapes(self) -> Shapes:
-        """Return each tensor's shape, in the order in which export writes them."""
-        sides = {"hidden": self.hidden, "ffn": self.ffn, "patch": self.patch, "out": self.out, "colours": 3}
-        sides["merged"] = 4 * self.hidden
-        found: Shapes = {}
-        for layer in range(self.layers):
-            found.update({f"v.blk.{layer}.{name}": _sized(named, sides) for name, named in _VISION_LAYER.items()})
-        return {**found, **{name: _sized(named, sides) for name, named in _VISION_ENDS.items()}}
+def text_value(header: GgufFile, name: str) -> str:
+    """Return a number of a checked text model's metadata, by its name behind the architecture's, as text."""
+    return str(header.values[f"{header.values['general.architecture']}.{name}"])
 
 
 def check_text_model(header: GgufFile) -> TextSizes:
     """Return the sizes of a text model's header, all of which agree. Raises GgufError."""
-    _check_text(header, "general.architecture", TEXT_ARCHITECTURE)
+    family = _family(header)
     hidden, heads = _size(header, "embedding_length"), _size(header, "attention.head_count")
-    kv_heads = _size(header, "attention.head_count_kv")
-    if hidden % heads or heads % kv_heads or hidden // heads % 2:
-        raise _refuse(header, f"{hidden} hidden values do not divide into {heads} heads and {kv_heads} key heads")
-    _size(header, "context_length", 1 << 30)
-    sections = header.values.get(f"{TEXT_ARCHITECTURE}.rope.dimension_sections")
-    if not isinstance(sections, tuple) or len(sections) != 4 or min(sections) < 0 or sections[3] != 0:
-        raise _refuse(header, f"its rotary sections are {sections}, four counts with a last 0 are needed")
-    if 2 * sum(sections) != hidden // heads:
-        raise _refuse(header, f"its rotary sections {sections} do not fill heads of {hidden // heads} values")
-    for key in (NORM_EPSILON, f"{TEXT_ARCHITECTURE}.rope.freq_base"):
-        _check_positive(header, key)
+    kv_heads, head_dim = _size(header, "attention.head_count_kv"), _head_dim(header, hidden, heads)
+    if heads % kv_heads or head_dim % 2:
+        raise _refuse(header, f"heads of {head_dim} values, {heads} of them, do not go with {kv_heads} key heads")
+    _size(header, CONTEXT_LENGTH, 1 << 30)
+    if family.rotary == "sections":
+        _check_sections(header, family, head_dim)
+    for key in (NORM_EPSILON, "rope.freq_base"):
+        _check_positive(header, f"{family.gguf}.{key}")
     tokens = header.values.get("tokenizer.ggml.tokens")
     if not isinstance(tokens, ArrayLength) or tokens.distinct != tokens.length:
         raise _refuse(header, f"its tokens are {tokens}, a list without repetition is needed")
+    for name, wanted in (("vocab_size", tokens.length), ("rope.dimension_count", head_dim)):
+        if header.values.get(f"{family.gguf}.{name}", wanted) != wanted:
+            raise _refuse(header, f"{name} is {header.values[f'{family.gguf}.{name}']!r}, {wanted} is needed")
     sizes = TextSizes(
         layers=_size(header, "block_count", _MAX_LAYERS),
         hidden=hidden,
         ffn=_size(header, "feed_forward_length"),
-        kv=hidden // heads * kv_heads,
+        queries=heads * head_dim,
+        keys=kv_heads * head_dim,
         vocabulary=tokens.length,
         tied=HEAD not in header.tensor_types,
+        biases=family.biases,
     )
-    _check_shapes(header, sizes.shapes())
+    shapes = sizes.shapes()
+    if family.rotary == "stretched" and ROPE_FACTORS in header.tensor_types:
+        shapes[ROPE_FACTORS] = (head_dim // 2,)
+    _check_shapes(header, shapes)
     return sizes
+
+
+def _family(header: GgufFile) -> Family:
+    stated = header.values.get("general.architecture")
+    for family in FAMILIES:
+        if family.gguf == stated:
+            return family
+    known = ", ".join(repr(family.gguf) for family in FAMILIES)
+    raise _refuse(header, f"general.architecture is {stated!r}, one of {known} is needed")
+
+
+def _head_dim(header: GgufFile, hidden: int, heads: int) -> int:
+    """Return the values per head: stated for keys and values alike, or those that the hidden ones divide into."""
+    architecture = header.values["general.architecture"]
+    stated = [header.values.get(f"{architecture}.attention.{part}_length") for part in ("key", "value")]
+    if stated == [None, None]:
+        if hidden % heads:
+            raise _refuse(header, f"{hidden} hidden values do not divide into {heads} heads")
+        return hidden // heads
+    if stated[0] != stated[1]:
+        raise _refuse(header, f"its keys have {stated[0]} values and its values {stated[1]}, the same is needed")
+    return _size(header, "attention.key_length")
+
+
+def _check_sections(header: GgufFile, family: Family, head_dim: int) -> None:
+    sections = header.values.get(f"{family.gguf}.rope.dimension_sections")
+    if not isinstance(sections, tuple) or len(sections) != 4 or min(sections) < 0 or sections[3] != 0:
+        raise _refuse(header, f"its rotary sections are {sections}, four counts with a last 0 are needed")
+    if 2 * sum(sections) != head_dim:
+        raise _refuse(header, f"its rotary sections {sections} do not fill heads of {head_dim} values")
 
 
 def check_vision_model(header: GgufFile, text_width: int) -> VisionSizes:
@@ -167,13 +121,10 @@ def check_vision_model(header: GgufFile, text_width: int) -> VisionSizes:
     return sizes
 
 
-def _sized(named: tuple[str, ...], sides: dict[str, int]) -> tuple[int, ...]:
-    return tuple(sides[name] for name in named)
-
-
 def _size(header: GgufFile, name: str, most: int = _MAX_SIZE) -> int:
     """Return a count of the metadata, which must lie between 1 and `most`."""
-    before = "clip.vision" if header.values.get("general.architecture") == VISION_ARCHITECTURE else TEXT_ARCHITECTURE
+    architecture = header.values.get("general.architecture")
+    before = "clip.vision" if architecture == VISION_ARCHITECTURE else architecture
     value = header.values.get(f"{before}.{name}")
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise _refuse(header, f"{before}.{name} is {value!r}, a number from 1 to {most} is needed")

@@ -63,11 +63,11 @@ def open_level(
     if row.format == "gguf":
         from .llama_backend import LlamaBackend
 
-        mmproj = next(path for path in entry.shared if path.startswith(f"{SHARED}/mmproj"))
+        mmproj = next((folder / path for path in entry.shared if path.startswith(f"{SHARED}/mmproj")), None)
         return Decoder(
             LlamaBackend(
                 folder / entry.name / GGUF_MODEL,
-                folder / mmproj,
+                mmproj,
                 threads=threads,
                 context_tokens=context_tokens,
                 gpu_layers=gpu_layers,

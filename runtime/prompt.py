@@ -30,7 +30,7 @@ PROMPT_FILES = (
     "preprocessor_config.json",
     "generation_config.json",
 )
-"""What a folder must hold to make prompts; the last one may be missing."""
+"""What a folder must hold to make prompts; the last one may be missing, pixel rules where no image is taken."""
 
 
 class PromptError(InfimedError):
@@ -69,12 +69,12 @@ class Prompt:
 
 
 class Prompter:
-    """Makes prompts for one checkpoint."""
+    """Makes prompts for one checkpoint. pixel_rules: None for a family that takes no images."""
 
     def __init__(
         self,
         family: Family,
-        rules: PixelRules,
+        rules: PixelRules | None,
         tokenizer_json: str,
         template: str,
         template_values: Mapping[str, Any],
@@ -87,12 +87,12 @@ class Prompter:
         except Exception as error:  # tokenizers raises plain Exception for whatever it cannot parse
             raise PromptError(f"tokenizer.json cannot be read ({error}); check the file") from None
         self.family = family
-        self.rules = rules
+        self.pixel_rules = rules
         self._template = _compile(template)
         self._template_values = dict(template_values)
         added = json.loads(tokenizer_json).get("added_tokens", [])
         self._control = tuple(token["content"] for token in added if token.get("special"))
-        image_token_id = self._tokenizer.token_to_id(family.image_token)
+        image_token_id = self._tokenizer.token_to_id(family.image_token) if family.image_token else -1
         if image_token_id is None:
             raise PromptError(f"tokenizer.json lacks {family.image_token}, which {family.name} needs")
         self.image_token_id: int = image_token_id
@@ -106,7 +106,7 @@ class Prompter:
     @classmethod
     def open(cls, folder: Path) -> Prompter:
         """Read PROMPT_FILES from a checkpoint or a shared/ folder. Raises PromptError or UnsupportedFamily."""
-        config = read_json(folder / "config.json")
+        family = family_of(read_json(folder / "config.json"))
         tokenizer_config = read_json(folder / "tokenizer_config.json")
         template_file = folder / "chat_template.jinja"
         template = tokenizer_config.get("chat_template")
@@ -125,13 +125,29 @@ class Prompter:
                 raise PromptError(f"generation_config.json: eos_token_id holds {wrong[0]!r}; numbers are needed")
         values = {key: _token_text(tokenizer_config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
         return cls(
-            family=family_of(config),
-            rules=PixelRules.from_json(read_json(folder / "preprocessor_config.json")),
+            family=family,
+            rules=open_rules(folder, family),
             tokenizer_json=_read_text(tokenizer_file),
             template=template,
             template_values=values,
             extra_end_ids=ends,
         )
+
+    @property
+    def rules(self) -> PixelRules:
+        """How images are made for the model. Raises PromptError for a family that takes none."""
+        if self.pixel_rules is None:
+            raise PromptError(f"{self.family.name} models take no images; ask in text alone")
+        return self.pixel_rules
+
+    @rules.setter
+    def rules(self, rules: PixelRules) -> None:
+        self.pixel_rules = rules
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """The pixel rules as a manifest states them; empty for a family that takes no images."""
+        return self.pixel_rules.to_json() if self.pixel_rules else {}
 
     @property
     def vocabulary(self) -> int:
@@ -166,7 +182,13 @@ class Prompter:
         turns = [self._turn(message) for message in messages]
         try:
             return str(
-                self._template.render(messages=turns, add_generation_prompt=reply_follows, **self._template_values)
+                self._template.render(
+                    messages=turns,
+                    add_generation_prompt=reply_follows,
+                    tools=None,
+                    documents=None,
+                    **self._template_values,
+                )
             )
         except InfimedError:
             raise
@@ -175,7 +197,10 @@ class Prompter:
 
     def prompt(self, messages: Sequence[Message], reply_follows: bool = True) -> Prompt:
         """Return the prompt of a conversation. reply_follows: open the assistant's turn at the end."""
-        pieces = self.render(messages, reply_follows).split(self.family.image_token)
+        text = self.render(messages, reply_follows)
+        if self.family.image_token is None:
+            return self._without_images(text)
+        pieces = text.split(self.family.image_token)
         pictures = [part for message in messages for part in message.parts if isinstance(part, ImagePart)]
         if len(pieces) != len(pictures) + 1:
             raise PromptError(f"the chat template placed {len(pieces) - 1} of {len(pictures)} images")
@@ -194,9 +219,19 @@ class Prompter:
         positions, next_position = mrope_positions(
             token_ids, [image.grid for image in images], self.image_token_id, self.rules.merge_size
         )
-        ends = [int(index) + 1 for index in np.flatnonzero(np.isin(token_ids, list(self.end_ids)))]
-        cuts = {image.start + image.tokens for image in images} | set(ends)
+        cuts = {image.start + image.tokens for image in images} | self._ends(token_ids)
         return Prompt(token_ids, positions, next_position, tuple(images), tuple(sorted(cuts - {0, len(token_ids)})))
+
+    def _without_images(self, text: str) -> Prompt:
+        """Return the prompt of a rendered text for a family that takes no images: every position counts tokens."""
+        token_ids = np.array(self.encode(text), dtype=np.int64)
+        count = len(token_ids)
+        positions = np.tile(np.arange(count, dtype=np.int64), (3, 1))
+        return Prompt(token_ids, positions, count, (), tuple(sorted(self._ends(token_ids) - {0, count})))
+
+    def _ends(self, token_ids: NDArray[np.int64]) -> set[int]:
+        """Return where each finished message ends."""
+        return {int(index) + 1 for index in np.flatnonzero(np.isin(token_ids, list(self.end_ids)))}
 
     def _turn(self, message: Message) -> dict[str, Any]:
         """Return a message as templates take it."""
@@ -206,11 +241,23 @@ class Prompter:
         for is_image, run in groupby(message.parts, lambda part: isinstance(part, ImagePart)):
             if not is_image:
                 self.check_text("".join(part.text for part in run if isinstance(part, TextPart)))
+        if self.family.image_token is None:  # templates of such families join a message's content to strings
+            if any(isinstance(part, ImagePart) for part in message.parts):
+                raise PromptError(f"{self.family.name} models take no images; ask in text alone")
+            text = "".join(part.text for part in message.parts if isinstance(part, TextPart))
+            return {"role": message.role, "content": text}
         content = [
             {"type": "image"} if isinstance(part, ImagePart) else {"type": "text", "text": part.text}
             for part in message.parts
         ]
         return {"role": message.role, "content": content}
+
+
+def open_rules(folder: Path, family: Family) -> PixelRules | None:
+    """Return the pixel rules of a checkpoint or shared/ folder; None for a family that takes no images."""
+    if family.image_token is None:
+        return None
+    return PixelRules.from_json(read_json(folder / "preprocessor_config.json"))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -116,8 +116,8 @@ class VisionShape:
 class ModelShape:
     """What planning needs to know of a model.
 
-    embedding_parameters: the token embedding (also the output head where tied). matrix_parameters: weights of the
-    language model that a level quantises, head included where it is a tensor of its own.
+    embedding_parameters: the token embedding (also the output head where tied). vision: None where the family takes no
+    images.
     """
 
     family: str
@@ -131,13 +131,18 @@ class ModelShape:
     tied_embeddings: bool
     language_parameters: int
     embedding_parameters: int
-    vision: VisionShape
+    vision: VisionShape | None
     stored_bytes: int
 
     @property
     def parameters(self) -> int:
         """All parameters, vision tower included."""
-        return self.language_parameters + self.vision.parameters
+        return self.language_parameters + self.vision_parameters
+
+    @property
+    def vision_parameters(self) -> int:
+        """Parameters of the vision tower; 0 where there is none."""
+        return self.vision.parameters if self.vision else 0
 
     def kv_bytes_per_token(self, element_bytes: int = 2) -> int:
         """Return the KV cache's growth per token in bytes (keys and values of every layer)."""
@@ -159,9 +164,7 @@ class ModelShape:
         if not isinstance(text, Mapping) or not isinstance(vision, Mapping):
             raise CheckpointError("config.json: text_config and vision_config must be objects")
         hidden, heads = _count(text, "hidden_size"), _count(text, "num_attention_heads")
-        in_vision = [tensor for tensor in tensors if is_vision(tensor.name)]
         embedding = [tensor for tensor in tensors if tensor.name.endswith("embed_tokens.weight")]
-        full_attention = vision.get("fullatt_block_indexes") or []
         return cls(
             family=family.name,
             layers=_count(text, "num_hidden_layers"),
@@ -174,19 +177,24 @@ class ModelShape:
             tied_embeddings=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", False))),
             language_parameters=sum(t.parameters for t in tensors if not is_vision(t.name)),
             embedding_parameters=sum(t.parameters for t in embedding),
-            vision=VisionShape(
-                layers=_count(vision, "depth"),
-                hidden=_count(vision, "hidden_size"),
-                heads=_count(vision, "num_heads"),
-                intermediate=_count(vision, "intermediate_size"),
-                patch_size=_count(vision, "patch_size", 14),
-                merge_size=_count(vision, "spatial_merge_size", 2),
-                full_attention_layers=len(full_attention) if isinstance(full_attention, list) else 0,
-                window_pixels=_count(vision, "window_size", 112),
-                parameters=sum(t.parameters for t in in_vision),
-            ),
+            vision=_vision_shape(vision, tensors) if family.image_token else None,
             stored_bytes=sum(t.end - t.begin for t in tensors),
         )
+
+
+def _vision_shape(vision: Mapping[str, Any], tensors: list[TensorInfo]) -> VisionShape:
+    full_attention = vision.get("fullatt_block_indexes") or []
+    return VisionShape(
+        layers=_count(vision, "depth"),
+        hidden=_count(vision, "hidden_size"),
+        heads=_count(vision, "num_heads"),
+        intermediate=_count(vision, "intermediate_size"),
+        patch_size=_count(vision, "patch_size", 14),
+        merge_size=_count(vision, "spatial_merge_size", 2),
+        full_attention_layers=len(full_attention) if isinstance(full_attention, list) else 0,
+        window_pixels=_count(vision, "window_size", 112),
+        parameters=sum(tensor.parameters for tensor in tensors if is_vision(tensor.name)),
+    )
 
 
 def _count(table: Mapping[str, Any], key: str, default: int | None = None) -> int:

@@ -111,17 +111,7 @@ def build_random_checkpoint(
         architectures=["Qwen2_5_VLForConditionalGeneration"],
     )
     model = Qwen2_5_VLForConditionalGeneration(config)
-    draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=draw)
-            if weight.ndim == 1:
-                weight.copy_(0.1 * noise + (0.0 if name.endswith("bias") else 1.0))
-            elif "embed_tokens" in name or "lm_head" in name:
-                weight.copy_(0.1 * noise)
-            else:
-                weight.copy_(noise / weight[0].numel() ** 0.5)
-    model.tie_weights()
+    draw_weights(model, seed)
     model.generation_config.eos_token_id = [ids["<|im_end|>"], ids["<|endoftext|>"]]
     model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=max_shard_size)
     preprocessor = {
@@ -138,29 +128,32 @@ def build_random_checkpoint(
     return folder
 
 
+def draw_weights(model: Any, seed: int) -> None:
+    """Give every weight of a transformers model a random value."""
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            noise = torch.randn(weight.shape, generator=draw)
+            if weight.ndim == 1:
+                weight.copy_(0.1 * noise + (0.0 if name.endswith("bias") else 1.0))
+            elif "embed_tokens" in name or "lm_head" in name:
+                weight.copy_(0.1 * noise)
+            else:
+                weight.copy_(noise / weight[0].numel() ** 0.5)
+    model.tie_weights()
+
+
 def write_tokenizer(folder: Path, limit: int) -> dict[str, int]:
     """Write a byte-level BPE tokenizer with Qwen's control tokens and template; return the added tokens' ids.
 
     limit: the tokenizer stays a little below this many tokens, so that the embedding has rows without a token.
     """
-    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+    from tokenizers import normalizers
 
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = train_tokenizer(limit, QWEN2_REGEX, CONTROL_TOKENS, ADDED_TOKENS)
     tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(QWEN2_REGEX), "isolated", invert=False),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    plain = limit - len(CONTROL_TOKENS) - len(ADDED_TOKENS) - 8
-    trainer = trainers.BpeTrainer(
-        vocab_size=plain, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in CONTROL_TOKENS])
-    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in ADDED_TOKENS])
     tokenizer.save(str(folder / "tokenizer.json"))
     settings: dict[str, Any] = {
         "tokenizer_class": "Qwen2Tokenizer",
@@ -175,6 +168,28 @@ def write_tokenizer(folder: Path, limit: int) -> dict[str, int]:
     (folder / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     ids: dict[str, int] = tokenizer.get_vocab()
     return {text: ids[text] for text in (*CONTROL_TOKENS, *ADDED_TOKENS)}
+
+
+def train_tokenizer(limit: int, regex: str, control: Sequence[str], added: Sequence[str]) -> Any:
+    """Return a byte-level BPE tokenizer of a little below `limit` tokens that splits text by `regex` first."""
+    from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(regex), "isolated", invert=False),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    plain = limit - len(control) - len(added) - 8
+    trainer = trainers.BpeTrainer(
+        vocab_size=plain, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in control])
+    tokenizer.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+    return tokenizer
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

@@ -93,7 +93,7 @@ def difference_of(
 
 
 def _logits(model: Any, prompter: Prompter, prompts: Sequence[Sequence[Message]]) -> list[NDArray[np.float32]]:
-    engine = Decoder(TorchBackend(model, prompter.rules), prompter, "check")
+    engine = Decoder(TorchBackend(model, prompter.pixel_rules), prompter, "check")
     rows = [engine.prompt_logits(messages) for messages in prompts]
     engine.close()
     return rows

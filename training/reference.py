@@ -30,12 +30,12 @@ def open_reference(
         checkpoint = Checkpoint.open(path)
         prompter = Prompter.open(path)
         model = load_model(checkpoint, dtype=dtype, device=device)
-        return Decoder(TorchBackend(model, prompter.rules), prompter, "checkpoint")
+        return Decoder(TorchBackend(model, prompter.pixel_rules), prompter, "checkpoint")
     adapter = Adapter.open(path)
     checkpoint = adapter.find_base(base)
     prompter = open_prompter(checkpoint, adapter)
     model = load_lora(load_model(checkpoint, dtype=dtype, device=device), adapter).get_base_model()
-    return Decoder(TorchBackend(model, prompter.rules), prompter, "adapter")
+    return Decoder(TorchBackend(model, prompter.pixel_rules), prompter, "adapter")
 
 
 def open_prompter(checkpoint: Checkpoint, adapter: Adapter) -> Prompter:

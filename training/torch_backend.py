@@ -34,20 +34,26 @@ class TorchError(InfimedError):
 class TorchBackend:
     """One transformers model with one sequence in its KV cache.
 
-    model: as `load_model` returns it, with or without LoRA layers inside. rules: how its pixels are made.
+    model: as `load_model` returns it, with or without LoRA layers inside. rules: how its pixels are made, None for a
+    family that takes no images.
     """
 
-    def __init__(self, model: Any, rules: PixelRules) -> None:
+    def __init__(self, model: Any, rules: PixelRules | None) -> None:
         self._model = model.eval().requires_grad_(False)
         self._rules = rules
-        self.vocab_size: int = model.config.text_config.vocab_size
-        self.context_tokens: int = model.config.text_config.max_position_embeddings
+        text = model.config.get_text_config()
+        self.vocab_size: int = text.vocab_size
+        self.context_tokens: int = text.max_position_embeddings
+        family = family_of({"architectures": [type(model).__name__]})
+        self._axes = 3 if family.rotary == "sections" else 1
         self._cache = self._empty_cache()
 
     def encode_image(self, image: PreparedImage) -> NDArray[np.float32]:
         """Return the vision tower's output for one image: (image tokens, hidden), float32."""
         import torch
 
+        if self._rules is None:
+            raise TorchError("an image was given to a model that takes none; ask in text alone")
         values, grid = patches(image.rgb, self._rules)
         with torch.inference_mode():
             made = self._model.model.get_image_features(
@@ -73,9 +79,10 @@ class TorchBackend:
             for placed in images:
                 rows = torch.from_numpy(placed.embeddings).to(embeddings)
                 embeddings[placed.offset : placed.offset + len(rows)] = rows
+            places = torch.from_numpy(np.ascontiguousarray(positions)).to(device)
             hidden = self._model.model(
                 inputs_embeds=embeddings[None],
-                position_ids=torch.from_numpy(np.ascontiguousarray(positions)).to(device)[:, None],
+                position_ids=places[:, None] if self._axes == 3 else places[:1],
                 past_key_values=self._cache,
                 use_cache=True,
             ).last_hidden_state[0]
@@ -96,7 +103,7 @@ class TorchBackend:
     def _empty_cache(self) -> Any:
         from transformers import DynamicCache
 
-        return DynamicCache(config=self._model.config.text_config)
+        return DynamicCache(config=self._model.config.get_text_config())
 
 
 def load_model(checkpoint: Checkpoint, *, dtype: Dtype = "float32", device: str = "cpu") -> Any:
@@ -150,7 +157,7 @@ def use_threads(threads: int) -> None:
 
 
 def open_rules(folder: Path) -> PixelRules:
-    """Return the pixel rules of a checkpoint or adapter folder."""
+    """Return the pixel rules of a checkpoint or adapter folder of a family that takes images."""
     from ..runtime.prompt import read_json
 
     return PixelRules.from_json(read_json(folder / "preprocessor_config.json"))

@@ -24,6 +24,7 @@ from infimed.runtime.llama_library import llama_library
 from infimed.training.checkpoint import Checkpoint
 
 from ..models import CONTROL_TOKENS, QWEN2_REGEX, build_random_checkpoint
+from ..text_models import LLAMA3_ROPE, PLAIN_ROPE, build_text_checkpoint
 
 pytestmark = pytest.mark.full
 
@@ -38,8 +39,8 @@ from conversion.base import TextModel
 def no_sentencepiece(self, add_to_gguf=True):
     raise FileNotFoundError("tokenizer.model")
 TextModel._set_vocab_sentencepiece = no_sentencepiece
-if known != "real":
-    TextModel.get_vocab_base_pre = lambda self, tokenizer: "qwen2"
+if known:
+    TextModel.get_vocab_base_pre = lambda self, tokenizer: known
 import convert_hf_to_gguf
 convert_hf_to_gguf.main()
 """
@@ -73,7 +74,8 @@ def llama_cpp_source(request: pytest.FixtureRequest) -> Path:
     return source
 
 
-def convert(source: Path, folder: Path, out: Path, *options: str, known: str = "") -> Path:
+def convert(source: Path, folder: Path, out: Path, *options: str, known: str = "qwen2") -> Path:
+    """Run the converter. known: the name of the pre-tokenizer; where it is empty the converter finds it."""
     command = [sys.executable, "-c", CONVERT, str(source), known, str(folder), "--outfile", str(out), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -121,6 +123,30 @@ def test_files_equal_the_converters_bit_for_bit(layout: str, kind: str, llama_cp
     assert differing(tmp_path / "mmproj.gguf", theirs) == ([], {"general.name"})
 
 
+# family, the converter's name of its pre-tokenizer, options
+TEXT_LAYOUTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "qwen2": ("qwen2", "qwen2", {"dtype": "bfloat16"}),
+    "qwen2-tied-sharded": ("qwen2", "qwen2", {"tied": True, "max_shard_size": "2MB", "norm_epsilon": 1e-6}),
+    "llama3": ("llama", "llama-bpe", {"dtype": "bfloat16", "kv_heads": 1}),
+    "llama3.2-tied": ("llama", "llama-bpe", {"tied": True, "rope": {**LLAMA3_ROPE, "factor": 32.0}}),
+    "llama3-1b-heads": ("llama", "llama-bpe", {"hidden": 2048, "heads": 32, "kv_heads": 8, "ffn": 64, "layers": 1}),
+    "llama2": ("llama", "llama-bpe", {"rope": PLAIN_ROPE, "kv_heads": 4, "dtype": "float16"}),
+    "llama-head-dim": ("llama", "llama-bpe", {"head_dim": 32, "max_shard_size": "2MB"}),
+}
+
+
+@pytest.mark.parametrize("layout", TEXT_LAYOUTS)
+@pytest.mark.parametrize("kind", ["f32", "f16"])
+def test_files_of_text_only_families_equal_the_converters_bit_for_bit(
+    layout: str, kind: str, llama_cpp_source: Path, tmp_path: Path
+) -> None:
+    family, known, options = TEXT_LAYOUTS[layout]
+    folder = build_text_checkpoint(tmp_path / "checkpoint", family, **options)
+    write_text_model(Checkpoint.open(folder), tmp_path / "text.gguf", kind.upper())  # type: ignore[arg-type]
+    theirs = convert(llama_cpp_source, folder, tmp_path / "theirs.gguf", "--outtype", kind, known=known)
+    assert differing(tmp_path / "text.gguf", theirs) == ([], {"general.name"})
+
+
 @pytest.mark.parametrize("name", ["gguf-q8_0", "gguf-q4_k_m"])
 def test_quantised_files_equal_the_two_step_way(name: str, llama_cpp_source: Path, tmp_path: Path) -> None:
     folder = build_random_checkpoint(tmp_path / "checkpoint", dtype="bfloat16", layers=3)
@@ -159,5 +185,5 @@ def test_the_real_qwen2_vocabulary_equals_the_converters(llama_cpp_source: Path,
     assert tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] == QWEN2_REGEX
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer), "utf-8")
     write_text_model(Checkpoint.open(folder), tmp_path / "text.gguf", "F16")
-    theirs = convert(llama_cpp_source, folder, tmp_path / "theirs.gguf", "--outtype", "f16", known="real")
+    theirs = convert(llama_cpp_source, folder, tmp_path / "theirs.gguf", "--outtype", "f16", known="")
     assert differing(tmp_path / "text.gguf", theirs) == ([], {"general.name"})

@@ -164,7 +164,7 @@ def test_a_tied_head_is_stored_once(folder: Path, tmp_path: Path) -> None:
         ("text_config", {"num_hidden_layers": 1}, r"model\.layers\.1\..* is unknown"),
         ("text_config", {"vocab_size": 100}, "token ids up to"),
         ("", {"quantization_config": {"quant_method": "gptq"}}, "quantised already"),
-        ("", {"architectures": ["LlamaForCausalLM"]}, "not supported"),
+        ("", {"architectures": ["GPT2LMHeadModel"]}, "not supported"),
     ],
 )
 def test_what_llama_cpp_cannot_compute_is_refused_by_name(

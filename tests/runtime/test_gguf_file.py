@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from infimed.runtime.gguf_file import TENSOR_TYPES, ArrayLength, GgufError, read_gguf
-from infimed.runtime.llama_files import TextSizes, VisionSizes, check_text_model, check_vision_model
+from infimed.runtime.llama_files import check_text_model, check_vision_model
+from infimed.runtime.tensors import TextSizes, VisionSizes
 
 gguf = pytest.importorskip("gguf")
 
@@ -172,7 +173,7 @@ def _text_file(path: Path, sizes: TextSizes, **changes: object) -> Path:
     return path
 
 
-SIZES = TextSizes(layers=1, hidden=64, ffn=32, kv=32, vocabulary=10, tied=True)
+SIZES = TextSizes(layers=1, hidden=64, ffn=32, queries=64, keys=32, vocabulary=10, tied=True, biases=True)
 
 
 def test_a_text_model_gives_its_sizes(tmp_path: Path) -> None:
