@@ -13,10 +13,8 @@ from typing import Any
 from .. import InfimedError
 from ..runtime.families import family_of
 from ..runtime.tensors import Tensor, TextSizes
-from .rope import RopeScaling, rope_kind
+from .rope import ROPE_KINDS, RopeScaling, rope_kind
 
-# Kinds of rotary positions that a family's files may ask for.
-_ROPE_KINDS = {"sections": ("default", "mrope"), "plain": ("default",), "stretched": ("default", "llama3")}
 _DEFAULT_THETA = 10000.0  # of transformers, for files that state none
 
 
@@ -81,7 +79,7 @@ class TextShape:
             rope = {"rope_theta": text.get("rope_theta"), **(text.get("rope_scaling") or {})}
             rope.update(text.get("rope_parameters") or {})
             kind = rope_kind(rope)
-            refuse_unless(kind in _ROPE_KINDS[family.rotary], f"rotary scaling {kind!r}")
+            refuse_unless(kind in ROPE_KINDS[family.rotary], f"rotary scaling {kind!r}")
             hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
             kv_heads = int(text.get("num_key_value_heads") or heads)
             head_dim = int(text.get("head_dim") or hidden // max(heads, 1))

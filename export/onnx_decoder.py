@@ -1,4 +1,4 @@
-"""The language model of Qwen2.5-VL as one ONNX graph for prompts and single tokens, for one sequence.
+"""The language model of a family as one ONNX graph for prompts and single tokens, for one sequence.
 
 Embeddings go in, because images are placed among them outside; logits come out for the rows that are asked for. The
 KV cache is laid out token by token, so that an engine extends and cuts it in place. Knows no file and no weight.
@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import InfimedError
+from ..runtime.families import family_of
+from .family_mappings import mapping_of
 from .onnx_trace import Dtype, Port, trace
+from .rope import ROPE_KINDS, RopeScaling, inverse_frequencies
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +30,11 @@ class GraphError(InfimedError):
 
 @dataclass(frozen=True)
 class DecoderNumbers:
-    """What the graph is made of. sections: rotary frequencies per axis (time, height, width), in all head_dim / 2."""
+    """What the graph is made of.
+
+    sections: rotary frequencies per axis (time, height, width), in all head_dim / 2; one number where there is one
+    position. biases: whether queries, keys and values have them. scaling: how rotary turns are slowed, or None.
+    """
 
     layers: int
     hidden: int
@@ -39,21 +46,31 @@ class DecoderNumbers:
     norm_epsilon: float
     rope_theta: float
     sections: tuple[int, ...]
+    biases: bool
+    scaling: RopeScaling | None
 
     @classmethod
     def of(cls, config: Any) -> DecoderNumbers:
-        """Read a transformers Qwen2_5_VLConfig. Raises GraphError for what this graph does not do."""
-        text = config.text_config
+        """Read the transformers config of a family. Raises GraphError for what this graph does not do."""
+        stated = config.to_dict()
+        family = family_of(stated)
+        text = config.get_text_config()
         rope = text.rope_parameters
         unusual = {
             "hidden_act": text.hidden_act != "silu",
-            "sliding window": "sliding_attention" in text.layer_types,
-            "rope_type": rope["rope_type"] != "default",
+            "sliding window": "sliding_attention" in (getattr(text, "layer_types", None) or ()),
+            "rope_type": rope["rope_type"] not in ROPE_KINDS[family.rotary],
         }
-        if wrong := [name for name, differs in unusual.items() if differs]:
-            raise GraphError(f"config.json: {', '.join(wrong)} is not what Qwen2.5-VL's ONNX graph does")
-        head_dim = text.hidden_size // text.num_attention_heads
-        sections = tuple(int(size) for size in rope.get("mrope_section", ()))
+        wrong = [name for name, differs in unusual.items() if differs]
+        if wrong := [*wrong, *mapping_of(stated).unusual(stated)]:
+            raise GraphError(f"config.json: {', '.join(wrong)} is not what the ONNX graph of {family.name} does")
+        head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        half = (head_dim // 2,)
+        sections = tuple(map(int, rope.get("mrope_section", ()))) if family.rotary == "sections" else half
+        try:
+            scaling = RopeScaling.of(rope)
+        except (KeyError, TypeError, ValueError) as error:
+            raise GraphError(f"config.json lacks or garbles {error} of its rotary positions") from None
         if sum(sections) * 2 != head_dim:
             raise GraphError(f"config.json: mrope_section {list(sections)} must sum to half of head_dim {head_dim}")
         return cls(
@@ -67,7 +84,15 @@ class DecoderNumbers:
             norm_epsilon=text.rms_norm_eps,
             rope_theta=rope["rope_theta"],
             sections=sections,
+            biases=family.biases,
+            scaling=scaling,
         )
+
+    def inverse_frequencies(self) -> torch.Tensor:
+        """Return how fast each pair of a head turns, (head_dim / 2,), float32, in radians per position."""
+        if self.scaling:
+            return self.scaling.frequencies(self.rope_theta, self.head_dim)
+        return inverse_frequencies(self.rope_theta, self.head_dim)
 
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Return the matrices by name, each (in, out): the checkpoint's turned around."""
@@ -94,10 +119,13 @@ class DecoderNumbers:
             shapes |= {
                 f"layers.{layer}.input_layernorm.weight": (self.hidden,),
                 f"layers.{layer}.post_attention_layernorm.weight": (self.hidden,),
-                f"{at}.q_proj.bias": (self.heads * self.head_dim,),
-                f"{at}.k_proj.bias": (self.kv_heads * self.head_dim,),
-                f"{at}.v_proj.bias": (self.kv_heads * self.head_dim,),
             }
+            if self.biases:
+                shapes |= {
+                    f"{at}.q_proj.bias": (self.heads * self.head_dim,),
+                    f"{at}.k_proj.bias": (self.kv_heads * self.head_dim,),
+                    f"{at}.v_proj.bias": (self.kv_heads * self.head_dim,),
+                }
         return shapes
 
     def cache_names(self, word: str) -> list[str]:
@@ -162,9 +190,7 @@ def decode(
         at = f"layers.{layer}"
         normed = rms_norm(hidden, w[f"{at}.input_layernorm.weight"], numbers.norm_epsilon).to(kind)
         query, key, value = (
-            (normed @ w[f"{at}.self_attn.{part}_proj.weight"] + w[f"{at}.self_attn.{part}_proj.bias"]).reshape(
-                -1, heads, numbers.head_dim
-            )
+            _projected(w, f"{at}.self_attn.{part}_proj", normed).reshape(-1, heads, numbers.head_dim)
             for part, heads in (("q", numbers.heads), ("k", numbers.kv_heads), ("v", numbers.kv_heads))
         )
         # scaled before the product and not after it: unscaled scores can be too large for float16
@@ -188,12 +214,10 @@ def decode(
     return [(asked @ w[HEAD]).float(), *keys, *values]
 
 
-def inverse_frequencies(theta: float, dim: int) -> torch.Tensor:
-    """Return theta^(-2i / dim) for i < dim / 2, float32, by the very operations of transformers."""
-    import torch
-
-    frequencies: torch.Tensor = 1.0 / (theta ** (torch.arange(0, dim, 2, dtype=torch.float) / dim))
-    return frequencies
+def _projected(w: Mapping[str, torch.Tensor], name: str, values: torch.Tensor) -> torch.Tensor:
+    """Return values @ weight, and its bias where the family has one."""
+    product = values @ w[f"{name}.weight"]
+    return product + w[f"{name}.bias"] if f"{name}.bias" in w else product
 
 
 def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:

@@ -22,6 +22,7 @@ from ..runtime.quantise import BlockFormat
 from ..training.checkpoint import Checkpoint
 from . import onnx_decoder, onnx_vision
 from .onnx_weights import Scheme, Source, Storage, WeightError, Written, write_graph
+from .rope import inverse_frequencies
 
 # For 8-bit weights onnxruntime's processor kernel exists with 8-bit activations only; without them it unpacks the whole
 # matrix at every call, a hundred times slower (docs/onnx.md).
@@ -115,7 +116,7 @@ def decoder_sources(
         else:
             stored = _stored_name(checkpoint, TEXT_PREFIXES, name)
         sources[name] = Source(checkpoint, stored, shape[::-1])
-    frequencies = onnx_decoder.inverse_frequencies(numbers.rope_theta, numbers.head_dim)
+    frequencies = numbers.inverse_frequencies()
     sources[onnx_decoder.INVERSE_FREQUENCIES] = frequencies.numpy()
     return sources
 
@@ -127,7 +128,7 @@ def vision_sources(
         name: Source(checkpoint, _stored_name(checkpoint, VISION_PREFIXES, name), shape[::-1])
         for name, shape in {**numbers.vectors(), **numbers.matrices()}.items()
     }
-    frequencies = onnx_decoder.inverse_frequencies(onnx_vision.ROPE_THETA, numbers.head_dim // 2)
+    frequencies = inverse_frequencies(onnx_vision.ROPE_THETA, numbers.head_dim // 2)
     sources[onnx_vision.INVERSE_FREQUENCIES] = frequencies.numpy()
     return sources
 

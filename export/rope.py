@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     import torch
 
 
+ROPE_KINDS: Mapping[str, tuple[str, ...]] = {
+    "sections": ("default", "mrope"),
+    "plain": ("default",),
+    "stretched": ("default", "llama3"),
+}
+"""Kinds of rotary positions that a checkpoint may ask for, by what the row of its family says of them."""
+
+
 @dataclass(frozen=True)
 class RopeScaling:
     """The four numbers of config.json. original_tokens: the length that the model learnt first."""
