@@ -18,11 +18,12 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 
+from infimed.evaluation.dataset import Dataset  # noqa: E402
 from infimed.export.activations import Activations, ActivationsError  # noqa: E402
 from infimed.export.calibration_pass import Watch  # noqa: E402
 from infimed.export.calibration_run import IMATRIX, calibrate, entry_folder  # noqa: E402
 from infimed.export.calibration_totals import Totals  # noqa: E402
-from infimed.export.gguf_names import TextShape, VisionShape, text_tensors, vision_tensors  # noqa: E402
+from infimed.export.family_mappings import mapping_of  # noqa: E402
 from infimed.export.gguf_write import write_text_model  # noqa: E402
 from infimed.export.imatrix import importance_rows, write_imatrix  # noqa: E402
 from infimed.runtime.gguf_file import read_gguf  # noqa: E402
@@ -31,7 +32,8 @@ from infimed.training.checkpoint import Checkpoint  # noqa: E402
 from infimed.training.torch_backend import TorchBackend, load_model  # noqa: E402
 
 from ..models import CORPUS  # noqa: E402
-from .calibration_sets import phantom_set, tiny_checkpoint  # noqa: E402
+from ..text_models import TEXT_FAMILIES, build_text_checkpoint  # noqa: E402
+from .calibration_sets import phantom_set, rewritten, tiny_checkpoint  # noqa: E402
 
 BASE = Path(__file__).resolve().parents[2] / "training" / "base"
 CHUNK_TOKENS = 64
@@ -54,14 +56,31 @@ def test_every_matrix_of_both_files_has_its_row_of_importance(calibrated: tuple[
     folder, _, activations = calibrated
     config = Checkpoint.open(folder).config
     rows = importance_rows(activations, config)
-    shape = TextShape.of(config)
-    tensors = [t for t in (*text_tensors(shape), *vision_tensors(VisionShape.of(config))) if not t.is_vector]
+    mapping = mapping_of(config)
+    shape = mapping.shape(config)
+    assert mapping.vision_tensors is not None
+    tensors = [t for t in (*mapping.tensors(shape), *mapping.vision_tensors(config)) if not t.is_vector]
     # The embedding is looked up, not multiplied by, unless it is the head as well.
     wanted = {tensor.name for tensor in tensors} - (set() if shape.sizes.tied else {"token_embd.weight"})
     assert set(rows) == wanted
     for tensor in tensors:
         if tensor.name in rows:
             assert rows[tensor.name].shape == (int(np.prod(tensor.shape[1:])),), tensor.name
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_a_model_of_text_alone_is_calibrated_on_rows_without_images(family: str, tmp_path: Path) -> None:
+    folder = build_text_checkpoint(tmp_path / "checkpoint", family)
+    drawn = Dataset.open(phantom_set(tmp_path / "set"))
+    texts = [example for example in drawn.examples if not example.images]
+    made = calibrate(folder, rewritten(drawn, tmp_path / "texts", texts), cache=tmp_path / "cache")
+    rows = importance_rows(made, Checkpoint.open(folder).config)
+    stored = read_gguf(entry_folder(tmp_path / "cache", made) / IMATRIX).tensors
+    assert len(stored) == 2 * len(rows)
+    written = write_text_model(Checkpoint.open(folder), tmp_path / "model.gguf", "F32")
+    matrices = {tensor.name: tensor.shape[1] for tensor in written.tensors if len(tensor.shape) == 2}
+    assert {name: len(row) for name, row in rows.items()} == {n: matrices[n] for n in rows}
+    assert set(matrices) - set(rows) <= {"token_embd.weight"}
 
 
 def test_the_two_halves_of_the_patch_convolution_get_their_own_channels(
@@ -150,10 +169,16 @@ def test_llama_cpps_own_tool_reads_the_file_and_writes_the_same_figures(
     assert gguf.GGUFReader(again).fields["imatrix.datasets"].contents() == [calibrated[2].dataset_sha256]
 
 
-def text_matrix(folder: Path, text: str, path: Path) -> int:
-    """Write our importance matrix of a text in chunks of CHUNK_TOKENS, each a row; return the number of chunks."""
+def text_matrix(folder: Path, text: str, path: Path, epsilon: float | None = None) -> int:
+    """Write our importance matrix of a text in chunks of CHUNK_TOKENS, each a row; return the number of chunks.
+
+    epsilon: of every norm of the text model, if not the checkpoint's own.
+    """
     checkpoint, prompter = Checkpoint.open(folder), Prompter.open(folder)
     model = load_model(checkpoint)
+    for module in model.model.language_model.modules():
+        if epsilon is not None and hasattr(module, "variance_epsilon"):
+            module.variance_epsilon = epsilon
     watch, backend, totals = Watch(model), TorchBackend(model, prompter.rules), Totals()
     ids = np.array(prompter.encode(text), np.int64)
     chunks = len(ids) // CHUNK_TOKENS
@@ -170,12 +195,14 @@ def text_matrix(folder: Path, text: str, path: Path) -> int:
 
 @pytest.mark.full
 @pytest.mark.parametrize("model", ["tied", "untied", "base"])
-def test_every_channel_agrees_with_llama_cpps_own_within_one_percent(
-    model: str, llama_imatrix: Path, tmp_path: Path
+@pytest.mark.parametrize(("epsilon", "limit"), [(None, 0.01), (0.0, 2e-5)], ids=["as it is", "epsilon of llama.cpp"])
+def test_every_channel_agrees_with_llama_cpps_own(
+    model: str, epsilon: float | None, limit: float, llama_imatrix: Path, tmp_path: Path
 ) -> None:
+    """Given the epsilon 0 with which llama.cpp computes this family's norms (docs/decisions/012), all but exactly."""
     folder = BASE if model == "base" else tiny_checkpoint(tmp_path / "checkpoint", tied=model == "tied")
     text = " ".join(CORPUS * 8)
-    chunks = text_matrix(folder, text, tmp_path / "ours.gguf")
+    chunks = text_matrix(folder, text, tmp_path / "ours.gguf", epsilon)
     assert chunks > 4
     write_text_model(Checkpoint.open(folder), tmp_path / "model.gguf", "F32")
     (tmp_path / "text.txt").write_text(text, "utf-8")
@@ -195,5 +222,5 @@ def test_every_channel_agrees_with_llama_cpps_own_within_one_percent(
             continue
         difference = np.abs(ours[name] - theirs[name]) / np.maximum(theirs[name], 1e-6 * theirs[name].max())
         worst = max(worst, float(difference.max()))
-        assert difference.max() < 0.01, f"{name}: {difference.max():.2%}"
+        assert difference.max() < limit, f"{name}: {difference.max():.2e}"
     print(f"largest difference of a channel: {worst:.2e}")
