@@ -36,7 +36,7 @@ from ..training.targets import Target, bundle_target, torch_target
 
 DOMAIN = "ultrasound"
 GGUF_LEVELS = ("gguf-f16", "gguf-q8_0", "gguf-q4_k_m")
-ONNX_LEVELS = ("onnx-int8", "onnx-int4")
+ONNX_LEVELS = ("onnx-int8-acc4", "onnx-int4")
 TRAIN_SEED, TEST_SEED = 11, 12
 # Modality and anatomy are known from the words alone where all images are of one domain.
 ASKED = ("finding", "laterality", "count", "size", "location", "open")

@@ -50,7 +50,7 @@ ENGINE_MEMORY = {
     "onnx": EngineMemory(90 * MB, 256, 3.0, 2.0, 6.5, 2.3, 46 * MB, head_by_head=True, gives_back=True),
 }
 # onnxruntime packs int8 blocks into an order of its own with sums beside the scales: more than the file, by this share.
-PACKING_SHARE = {"onnx-int8": 0.12}
+PACKING_SHARE = {"onnx-int8-acc4": 0.12}
 # What a CUDA context with its libraries takes: assumed, since no such device was at hand.
 CUDA_BYTES = 600 * MB
 

@@ -19,8 +19,11 @@ from ..runtime.manifest import MANIFEST
 from ..runtime.prompt import open_rules, read_json
 from ..runtime.shape import ModelShape, context_limit
 
-# Levels whose output head is stored in more bits than the rest: Q6_K by llama.cpp's mix, int8 by export/onnx_export.py.
-_HEAD_BITS = {"gguf-q4_k_m": 6.5625, "onnx-int4": 9.0}
+# Levels whose output head is stored in more bits than the rest: Q6_K by llama.cpp's mix, int8 by onnx_schemes.py.
+_HEAD_BITS = {
+    "gguf-q4_k_m": 6.5625,
+    **{row.base: 9.0 for row in LEVELS if row.format == "onnx" and row.storage.startswith("int4")},
+}
 
 
 class PlanError(InfimedError):
@@ -74,9 +77,10 @@ def predict(shape: ModelShape, row: QuantLevel) -> LevelWeights:
     body = shape.language_parameters - embedding * (1 if shape.tied_embeddings else 2)
     language = int((body * row.weight_bits + embedding * _HEAD_BITS.get(row.base, row.weight_bits)) / 8)
     if row.format == "onnx":
-        # The embedding keeps the checkpoint's own type and lies apart; the vision tower is fp32 at every level.
+        # The embedding keeps the checkpoint's own type and lies apart; the vision tower is stored like some level.
         stored = embedding * shape.stored_bytes // max(shape.parameters, 1)
-        return LevelWeights(row, language, stored, 4 * shape.vision_parameters, exact=False)
+        vision_bits = next(one.weight_bits for one in LEVELS if one.format == "onnx" and one.storage == row.vision)
+        return LevelWeights(row, language, stored, int(vision_bits * shape.vision_parameters / 8), exact=False)
     apart = 0 if shape.tied_embeddings else int(embedding * row.weight_bits / 8)
     return LevelWeights(row, language, apart, (4 if row.full_precision else 2) * shape.vision_parameters, exact=False)
 

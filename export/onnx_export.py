@@ -1,13 +1,15 @@
-"""Writes a checkpoint's ONNX levels: one decoder graph each, and the vision graph and embeddings that they share.
+"""Writes a checkpoint's ONNX levels: a decoder graph each, and the vision towers and embeddings that they share.
 
-The graphs are traced once, without weights; each level fills a copy. What a level is made of is a row of SCHEMES.
+The graphs are traced once per number type, without weights; each level fills a copy. What a level is made of is a row
+of onnx_schemes.SCHEMES; where a decoder's and a tower's weights lie in the checkpoint is said here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,70 +17,106 @@ from numpy.typing import NDArray
 from .. import MissingExtra
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import writing
+from ..runtime.levels import level as level_row
 from ..runtime.manifest import SHARED, LevelEntry
-from ..runtime.onnx_backend import DECODER, EMBEDDINGS, VISION
+from ..runtime.onnx_backend import DECODER, EMBEDDINGS, vision_stem
 from ..runtime.prompt import PROMPT_FILES
-from ..runtime.quantise import BlockFormat
 from ..training.checkpoint import Checkpoint
 from . import onnx_decoder, onnx_vision
-from .onnx_weights import Scheme, Source, Storage, WeightError, Written, write_graph
+from .onnx_schemes import SCHEMES, vision_scheme
+from .onnx_source import Source, WeightError
+from .onnx_weights import Written, kept, write_graph
 from .rope import inverse_frequencies
 
-# For 8-bit weights onnxruntime's processor kernel exists with 8-bit activations only; without them it unpacks the whole
-# matrix at every call, a hundred times slower (docs/onnx.md).
-INT8 = Storage(BlockFormat(bits=8, block=32, symmetric=True), int8_activations=True)
-INT4 = Storage(BlockFormat(bits=4, block=32, symmetric=False), int8_activations=False)
-# The head stays at 8 bits in the 4-bit level: it decides between tokens directly (docs/onnx.md has the measurement).
-SCHEMES: Mapping[str, Scheme] = {
-    "onnx-fp32": Scheme(matrices=None),
-    "onnx-int8": Scheme(matrices=INT8),
-    "onnx-int4": Scheme(matrices=INT4, named={onnx_decoder.HEAD: INT8}),
-}
+if TYPE_CHECKING:
+    from .activations import Activations
+
 TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "model.")
 VISION_PREFIXES = ("model.visual.", "visual.")
 HEAD_NAMES = ("lm_head.weight", "language_model.lm_head.weight")
 
 
 def export_onnx(
-    checkpoint_folder: Path, bundle_folder: Path, levels: Sequence[str], on_event: OnEvent = ignore
+    checkpoint_folder: Path,
+    bundle_folder: Path,
+    levels: Sequence[str],
+    on_event: OnEvent = ignore,
+    *,
+    threads: int = 1,
+    activations: Activations | None = None,
 ) -> dict[str, LevelEntry]:
     """Write each level into its folder of `bundle_folder` and what they share into shared/; return their entries.
 
-    levels: keys of SCHEMES. Raises WeightError, GraphError or MissingExtra before anything long is done where it can.
+    levels: names of ONNX levels. A tower or an embedding that lies in shared/ already is used as it is: a level can be
+    added to a bundle. threads: for quantising. activations: what a static level's ranges are taken from. Raises
+    WeightError, GraphError or MissingExtra before anything long is done where it can.
     """
+    rows = [level_row(name) for name in levels]
     checkpoint = Checkpoint.open(checkpoint_folder)
     config = read_config(checkpoint_folder)
     decoder = onnx_decoder.DecoderNumbers.of(config)
     vision = onnx_vision.VisionNumbers.of(config)
-    text_sources = decoder_sources(checkpoint, decoder, bool(config.tie_word_embeddings))
-    eyes_sources = vision_sources(checkpoint, vision)
+    text = decoder_sources(checkpoint, decoder, bool(config.tie_word_embeddings))
+    eyes = vision_sources(checkpoint, vision)
+    towers = tuple(dict.fromkeys(row.vision for row in rows))
+    ranges: dict[str, Mapping[str, float]] = {}
+    for row in rows:
+        if SCHEMES[row.storage].needs_ranges:
+            ranges[DECODER] = decoder_ranges(row.name, decoder.matrices(), activations)
+        if SCHEMES[row.vision].needs_ranges:
+            ranges[row.vision] = vision_ranges(row.name, vision.matrices(), activations)
     shared = bundle_folder / SHARED
     shared.mkdir(parents=True, exist_ok=True)
     embeddings = _embedding_source(checkpoint, decoder)
-    _write_embeddings(embeddings, shared / EMBEDDINGS)
+    if not (shared / EMBEDDINGS).is_file():
+        _write_embeddings(embeddings, shared / EMBEDDINGS)
     on_event(Event("onnx embeddings", 1, 1, "tensors"))
-    on_event(Event("onnx vision", 0, len(eyes_sources), "tensors", "tracing the graph"))
-    eyes = write_graph(
-        onnx_vision.trace_vision(vision),
-        shared,
-        VISION,
-        eyes_sources,
-        Scheme(matrices=None),
-        _Counter("onnx vision", len(eyes_sources), on_event),
-    )
-    on_event(Event("onnx decoder", 0, 1, "graphs", "tracing the graph"))
-    graph = onnx_decoder.trace_decoder(decoder)
-    on_event(Event("onnx decoder", 1, 1, "graphs"))
-    prompt_files = tuple(name for name in PROMPT_FILES if (shared / name).is_file())
-    shared_files = tuple(f"{SHARED}/{name}" for name in (*prompt_files, EMBEDDINGS, *eyes.files))
-    shared_types = {**eyes.types, embeddings.name: _embedding_type(embeddings)}
+
+    def graph(trace: Callable[..., Any], numbers: Any, dtype: str, stage: str) -> Any:
+        on_event(Event(stage, 0, 1, "graphs", "tracing the graph"))
+        made = _traced(trace, numbers, dtype)
+        on_event(Event(stage, 1, 1, "graphs"))
+        return made
+
+    written: dict[str, Written] = {}
+    for tower in towers:
+        stem, scheme = vision_stem(tower), vision_scheme(tower)
+        identity = {"calibration_sha256": activations.sha256} if activations and scheme.needs_ranges else {}
+        written[tower] = kept(shared, stem, eyes, scheme, identity) or write_graph(
+            _copy(graph(onnx_vision.trace_vision, vision, scheme.dtype, "onnx vision"), identity),
+            shared,
+            stem,
+            eyes,
+            scheme,
+            _Counter(f"onnx {stem}", len(eyes), on_event),
+            threads=threads,
+            ranges=ranges.get(tower),
+        )
     entries = {}
-    for level in levels:
-        (bundle_folder / level).mkdir(exist_ok=True)
-        count = _Counter(level, len(text_sources), on_event)
-        made = write_graph(_copy(graph), bundle_folder / level, DECODER, text_sources, SCHEMES[level], count)
-        entries[level] = _entry(bundle_folder, level, made, shared_files, shared_types)
+    for row in rows:
+        scheme = SCHEMES[row.storage]
+        (bundle_folder / row.name).mkdir(exist_ok=True)
+        made = write_graph(
+            _copy(graph(onnx_decoder.trace_decoder, decoder, scheme.dtype, "onnx decoder")),
+            bundle_folder / row.name,
+            DECODER,
+            text,
+            scheme,
+            _Counter(row.name, len(text), on_event),
+            threads=threads,
+            ranges=ranges.get(DECODER),
+        )
+        prompt_files = tuple(name for name in PROMPT_FILES if (shared / name).is_file())
+        shared_files = tuple(f"{SHARED}/{name}" for name in (*prompt_files, EMBEDDINGS, *written[row.vision].files))
+        shared_types = {**written[row.vision].types, embeddings.name: _embedding_type(embeddings)}
+        entries[row.name] = _entry(bundle_folder, row.name, made, shared_files, shared_types)
     return entries
+
+
+@lru_cache(maxsize=8)
+def _traced(trace: Callable[..., Any], numbers: Any, dtype: str) -> Any:
+    """Return the graph; the same one again for the same model, of which each level is a copy."""
+    return trace(numbers, dtype)
 
 
 def _entry(
@@ -113,12 +151,23 @@ def decoder_sources(
                     f"{checkpoint.folder}: config.json unties the output head, yet there is no lm_head.weight"
                 )
             stored = _embedding_source(checkpoint, numbers).name if tied else found[0]
+            if tied and found:
+                _refuse_other_head(Source(checkpoint, stored, shape[::-1]), Source(checkpoint, found[0], shape[::-1]))
         else:
             stored = _stored_name(checkpoint, TEXT_PREFIXES, name)
         sources[name] = Source(checkpoint, stored, shape[::-1])
     frequencies = numbers.inverse_frequencies()
     sources[onnx_decoder.INVERSE_FREQUENCIES] = frequencies.numpy()
     return sources
+
+
+def _refuse_other_head(embedding: Source, head: Source) -> None:
+    for one, other in zip(embedding.rows(), head.rows(), strict=True):
+        if not np.array_equal(one, other):
+            raise WeightError(
+                f"config.json ties the head to the embedding, yet {head.name} differs from {embedding.name}; set "
+                "tie_word_embeddings to what the model was trained with"
+            )
 
 
 def vision_sources(
@@ -131,6 +180,39 @@ def vision_sources(
     frequencies = inverse_frequencies(onnx_vision.ROPE_THETA, numbers.head_dim // 2)
     sources[onnx_vision.INVERSE_FREQUENCIES] = frequencies.numpy()
     return sources
+
+
+def decoder_ranges(
+    level: str, matrices: Mapping[str, tuple[int, int]], activations: Activations | None
+) -> dict[str, float]:
+    """Return the largest size of what each matrix of the decoder is multiplied by. Raises WeightError."""
+    hub = {name: name if name == onnx_decoder.HEAD else f"model.{name}" for name in matrices}
+    return _ranges(level, hub, matrices, activations)
+
+
+def vision_ranges(
+    level: str, matrices: Mapping[str, tuple[int, int]], activations: Activations | None
+) -> dict[str, float]:
+    """Return the largest size of what each matrix of the vision tower is multiplied by. Raises WeightError."""
+    return _ranges(level, {name: f"visual.{name}" for name in matrices}, matrices, activations)
+
+
+def _ranges(
+    level: str,
+    hub: Mapping[str, str],
+    matrices: Mapping[str, tuple[int, int]],
+    activations: Activations | None,
+) -> dict[str, float]:
+    if activations is None:
+        raise WeightError(f"level {level} needs the ranges of activations; export it with --calibration DATASET")
+    found = {}
+    for name, hub_name in hub.items():
+        values = activations.largest.get(hub_name)
+        if values is None or values.shape != matrices[name][:1]:
+            has = "has none" if values is None else f"has {len(values)} channels in place of {matrices[name][0]}"
+            raise WeightError(f"level {level}: the calibration {has} of {hub_name}; calibrate this checkpoint")
+        found[name] = float(values.max())
+    return found
 
 
 def _embedding_source(checkpoint: Checkpoint, numbers: onnx_decoder.DecoderNumbers) -> Source:
@@ -163,9 +245,12 @@ def _embedding_type(source: Source) -> str:
     return {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}[source.dtype]
 
 
-def _copy(model: Any) -> Any:
+def _copy(model: Any, metadata: Mapping[str, str] | None = None) -> Any:
+    """Return a copy of a graph, with further metadata."""
     copy = type(model)()
     copy.CopyFrom(model)
+    for key, value in (metadata or {}).items():
+        copy.metadata_props.add(key=key, value=value)
     return copy
 
 

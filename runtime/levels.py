@@ -67,11 +67,24 @@ LEVELS: tuple[QuantLevel, ...] = (
     QuantLevel("gguf-q8_0", "gguf", "Q8_0", 8.5, False, ("cpu", "cuda"), "f16"),
     QuantLevel("gguf-q4_k_m", "gguf", "Q4_K_M", 4.83, False, ("cpu", "cuda"), "f16"),
     QuantLevel("onnx-fp32", "onnx", "fp32", 32.0, True, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-fp16", "onnx", "fp16", 16.0, False, ("cpu", "cuda"), "fp32"),
     QuantLevel("onnx-int8", "onnx", "int8", 9.0, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int8-acc4", "onnx", "int8-acc4", 9.0, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int8-dynamic", "onnx", "int8-dynamic", 8.0, False, ("cpu",), "fp32"),
+    QuantLevel("onnx-int8-static", "onnx", "int8-static", 8.0, False, ("cpu",), "fp32"),
     QuantLevel("onnx-int4", "onnx", "int4", 5.125, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int4-acc4", "onnx", "int4-acc4", 5.125, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int4-hqq", "onnx", "int4-hqq", 6.0, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int4-kquant", "onnx", "int4-kquant", 5.125, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int4-b128", "onnx", "int4-b128", 4.28125, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int4-b128-hqq", "onnx", "int4-b128-hqq", 4.5, False, ("cpu", "cuda"), "fp32"),
+    QuantLevel("onnx-int4-b128-kquant", "onnx", "int4-b128-kquant", 4.28125, False, ("cpu", "cuda"), "fp32"),
 )
 _ROWS: Mapping[str, QuantLevel] = {row.base: row for row in LEVELS}
-VISION_TYPES: Mapping[Format, tuple[str, ...]] = {"gguf": ("f32", "f16"), "onnx": ("fp32",)}
+VISION_TYPES: Mapping[Format, tuple[str, ...]] = {
+    "gguf": ("f32", "f16"),
+    "onnx": tuple(row.storage for row in LEVELS if row.format == "onnx"),
+}
 """How a format's vision tower may be stored."""
 
 

@@ -80,7 +80,14 @@ def open_level(
 
     providers = ("CUDAExecutionProvider", "CPUExecutionProvider") if gpu_layers else ("CPUExecutionProvider",)
     return Decoder(
-        OnnxBackend(folder / entry.name, shared, threads=threads, context_tokens=context_tokens, providers=providers),
+        OnnxBackend(
+            folder / entry.name,
+            shared,
+            threads=threads,
+            context_tokens=context_tokens,
+            vision=row.vision,
+            providers=providers,
+        ),
         prompter,
         entry.name,
     )

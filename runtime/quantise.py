@@ -1,7 +1,8 @@
 """The one layout of a quantised row: blocks of integers with a scale each, as onnxruntime's MatMulNBits reads them.
 
-Quantises by round-to-nearest and dequantises again, in numpy, equal bit for bit to onnxruntime's own quantiser. Export
-writes with it; what was written is read back by tests and benchmarks. Knows no graph and no file.
+Quantises by round-to-nearest and dequantises again, in numpy, equal bit for bit to onnxruntime's own quantiser; other
+ways to choose scales and zero points are in hqq.py and kquant.py. Export writes with it; what was written is read back
+by parity, tests and benchmarks. Knows no graph and no file.
 """
 
 from __future__ import annotations
@@ -28,26 +29,31 @@ class BlockFormat:
     """How a row is stored: `block` weights share one float32 scale and, unless symmetric, one zero point.
 
     bits: 4 or 8 per weight. A weight is (integer - zero point) * scale; the zero point of a symmetric block is the
-    middle of the range.
+    middle of the range. float_zeros: zero points are float32 numbers, not integers of `bits` bits.
     """
 
     bits: int
     block: int
     symmetric: bool
+    float_zeros: bool = False
 
     def __post_init__(self) -> None:
         if self.bits not in (4, 8) or self.block < 16 or self.block & (self.block - 1):
             raise ValueError(f"{self.bits} bits in blocks of {self.block}: 4 or 8 bits, a power of two from 16 on")
+        if self.symmetric and self.float_zeros:
+            raise ValueError("a symmetric block has no zero point that could be a float32 number")
 
     @property
     def name(self) -> str:
         """The format's name in manifests, such as int4-block32-asymmetric."""
-        return f"int{self.bits}-block{self.block}-{'symmetric' if self.symmetric else 'asymmetric'}"
+        zeros = "symmetric" if self.symmetric else "float-zeros" if self.float_zeros else "asymmetric"
+        return f"int{self.bits}-block{self.block}-{zeros}"
 
     @property
     def bits_per_weight(self) -> float:
         """Bits per weight with scale and zero point, for rows of whole blocks."""
-        return self.bits + (32 + (0 if self.symmetric else self.bits)) / self.block
+        zero_bits = 0 if self.symmetric else 32 if self.float_zeros else self.bits
+        return self.bits + (32 + zero_bits) / self.block
 
     def blocks(self, columns: int) -> int:
         """How many blocks a row of `columns` weights takes; the last one is filled up with zeros."""
@@ -59,16 +65,20 @@ class Blocks:
     """Quantised rows.
 
     packed: (rows, blocks, block * bits / 8), uint8; of two 4-bit integers in a byte the first is the low one. scales:
-    (rows, blocks), float32. zero_points: (rows, ceil(blocks * bits / 8)), uint8, packed alike; None if symmetric.
+    (rows, blocks), float32. zero_points: (rows, ceil(blocks * bits / 8)), uint8, packed alike; (rows, blocks), float32,
+    where the format's are float32 numbers; None if symmetric.
     """
 
     packed: NDArray[np.uint8]
     scales: NDArray[np.float32]
-    zero_points: NDArray[np.uint8] | None
+    zero_points: NDArray[np.uint8] | NDArray[np.float32] | None
 
 
 def quantise(rows: NDArray[np.float32], format: BlockFormat) -> Blocks:
-    """Quantise (rows, columns) float32 along the columns. Raises QuantiseError for NaN or infinity."""
+    """Quantise (rows, columns) float32 along the columns, each weight to the nearest of its block's even steps.
+
+    Raises QuantiseError for NaN or infinity.
+    """
     count, columns = rows.shape
     blocks = format.blocks(columns)
     packed = np.empty((count, blocks, format.block * format.bits // 8), dtype=np.uint8)
@@ -77,32 +87,33 @@ def quantise(rows: NDArray[np.float32], format: BlockFormat) -> Blocks:
     step = max(1, WORK_WEIGHTS // (blocks * format.block))
     for start in range(0, count, step):
         part = slice(start, min(start + step, count))
-        cells = _cells(rows[part], format)
+        cells = cells_of(rows[part], format)
         scale, zero = _scales(cells, format)
-        if not np.isfinite(scale).all():
-            raise QuantiseError("a row holds NaN, infinity or numbers too far apart; the weights are damaged")
+        refuse_infinite(scale)
         integers = _integers(cells, scale, zero, format)
         integers.reshape(len(integers), -1)[:, columns:] = 0
         scales[part] = scale
-        packed[part] = _pack(integers, format.bits)
+        packed[part] = pack(integers, format.bits)
         if zero_points is not None:
-            zero_points[part] = _pack(zero.astype(np.uint8), format.bits)
+            zero_points[part] = pack(zero.astype(np.uint8), format.bits)
     return Blocks(packed, scales, zero_points)
 
 
 def dequantise(blocks: Blocks, columns: int, format: BlockFormat) -> NDArray[np.float32]:
     """Return what the blocks stand for: (rows, columns), float32."""
-    integers = _unpack(blocks.packed, format.bits).astype(np.float32)
+    integers = unpack(blocks.packed, format.bits).astype(np.float32)
     if blocks.zero_points is None:
         integers -= np.float32(1 << (format.bits - 1))
+    elif format.float_zeros:
+        integers -= blocks.zero_points[..., None]
     else:
-        zero = _unpack(blocks.zero_points, format.bits)[:, : blocks.scales.shape[1]]
+        zero = unpack(blocks.zero_points.astype(np.uint8, copy=False), format.bits)[:, : blocks.scales.shape[1]]
         integers -= zero[..., None].astype(np.float32)
     integers *= blocks.scales[..., None]
     return integers.reshape(len(integers), -1)[:, :columns]
 
 
-def _cells(rows: NDArray[np.float32], format: BlockFormat) -> NDArray[np.float32]:
+def cells_of(rows: NDArray[np.float32], format: BlockFormat) -> NDArray[np.float32]:
     """Return (rows, blocks, block): a view where the rows fill whole blocks, else a copy filled up with zeros."""
     count, columns = rows.shape
     blocks = format.blocks(columns)
@@ -111,6 +122,12 @@ def _cells(rows: NDArray[np.float32], format: BlockFormat) -> NDArray[np.float32
     cells = np.zeros((count, blocks * format.block), dtype=np.float32)
     cells[:, :columns] = rows
     return cells.reshape(count, blocks, format.block)
+
+
+def refuse_infinite(scale: NDArray[np.float32]) -> None:
+    """Raise QuantiseError where a block has no finite scale."""
+    if not np.isfinite(scale).all():
+        raise QuantiseError("a row holds NaN, infinity or numbers too far apart; the weights are damaged")
 
 
 def _scales(cells: NDArray[np.float32], format: BlockFormat) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -147,7 +164,7 @@ def _integers(
         return integers
 
 
-def _pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+def pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     """Pack along the last axis; an odd last integer of 4 bits shares its byte with an 8, as in onnxruntime."""
     if bits == 8:
         return integers
@@ -157,7 +174,8 @@ def _pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     return integers[..., 0::2] | high
 
 
-def _unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+def unpack(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Return the integers of packed bytes, along the last axis."""
     if bits == 8:
         return packed
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)

@@ -60,8 +60,8 @@ def write_bundle(folder: Path) -> Path:
         f"{SHARED}/mmproj-f16.gguf": 300,
         "onnx-int4/decoder.onnx": 200,
         "onnx-int4/decoder-0.data": 800,
-        f"{SHARED}/vision.onnx": 100,
-        f"{SHARED}/vision-0.data": 200,
+        f"{SHARED}/vision-fp32.onnx": 100,
+        f"{SHARED}/vision-fp32-0.data": 200,
         f"{SHARED}/token_embeddings.npy": 50,
     }
     for path, size in sizes.items():
@@ -76,7 +76,7 @@ def write_bundle(folder: Path) -> Path:
     onnx = LevelEntry(
         "onnx-int4",
         ("onnx-int4/decoder.onnx", "onnx-int4/decoder-0.data"),
-        (f"{SHARED}/vision.onnx", f"{SHARED}/vision-0.data", f"{SHARED}/token_embeddings.npy", *prompt_files),
+        (f"{SHARED}/vision-fp32.onnx", f"{SHARED}/vision-fp32-0.data", f"{SHARED}/token_embeddings.npy", *prompt_files),
         {},
         1350,
     )

@@ -87,7 +87,7 @@ def test_the_bound_by_bandwidth_explains_the_published_rates(shape: ModelShape, 
         (QWEN25_VL_3B, "gguf-f16", 4.1),
         (QWEN25_VL_3B, "gguf-q4_k_m", 10.0),
         (QWEN25_05B, "onnx-fp32", 14.0),
-        (QWEN25_05B, "onnx-int8", 39.0),
+        (QWEN25_05B, "onnx-int8-acc4", 39.0),
         (QWEN25_05B, "onnx-int4", 34.0),
     ],
 )

@@ -23,7 +23,7 @@ for _library in ("torch", "onnx", "onnxruntime"):
     pytest.importorskip(_library)
 from infimed.training.reference import open_reference  # noqa: E402
 
-from ..onnx_levels import LEVELS, Exported, tiny_levels  # noqa: E402
+from ..onnx_levels import LEVELS, TOWERS, Exported, tiny_levels  # noqa: E402
 
 KL_LIMIT_NATS = 1e-6
 
@@ -102,7 +102,9 @@ def test_a_prompt_in_pieces_gives_the_logits_of_the_whole(level: str, exported: 
     for index in range(cut, len(prompt.token_ids)):
         rest = slice(index, index + 1)
         row = backend.extend(prompt.token_ids[rest], prompt.positions[:, rest], (), 1)
-    assert np.abs(row[0] - whole[-1]).max() < (1e-4 if level == "onnx-fp32" else 0.05)
+    # dynamic quantisation measures one range for all rows that are given at once
+    limit = {"onnx-fp32": 1e-4, "onnx-int8-dynamic": 0.5}.get(level, 0.05)
+    assert np.abs(row[0] - whole[-1]).max() < limit
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -134,15 +136,40 @@ def test_only_the_rows_that_are_wanted_are_made(backend: OnnxBackend) -> None:
 @pytest.mark.parametrize("level", LEVELS)
 def test_one_and_two_threads_give_the_same_logits(level: str, exported: Exported) -> None:
     one, two = (open_level(exported, level, threads).prompt_logits(PROMPTS["wide"]) for threads in (1, 2))
-    assert np.array_equal(one, two)
+    # where onnxruntime unpacks a matrix at every call, its threads share the sums otherwise
+    unpacked = level == "onnx-int8" or level.endswith("hqq")
+    assert np.allclose(one, two, rtol=0, atol=1e-4) if unpacked else np.array_equal(one, two)
 
 
 def test_levels_with_fewer_bits_lie_further_from_the_reference(exported: Exported, reference: Engine) -> None:
     theirs = reference.prompt_logits(PROMPTS["square"])
+    ladder = ("fp32", "fp16", "int8", "int8-acc4", "int8-dynamic", "int8-static", "int4", "int4-b128")
     distances = [
-        float(kl_rows(theirs, open_level(exported, level).prompt_logits(PROMPTS["square"])).mean()) for level in LEVELS
+        float(kl_rows(theirs, open_level(exported, f"onnx-{storage}").prompt_logits(PROMPTS["square"])).mean())
+        for storage in ladder
     ]
-    assert distances[0] < distances[1] < distances[2] < 0.5
+    assert distances == sorted(distances) and distances[-1] < 0.5
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_every_type_of_tower_sees_the_image_of_the_reference(tower: str, exported: Exported, reference: Engine) -> None:
+    backend = OnnxBackend(
+        exported.bundle / "onnx-fp32", exported.bundle / "shared", threads=1, context_tokens=2048, vision=tower
+    )
+    engine = Decoder(backend, Prompter.open(exported.bundle / "shared"), "onnx-fp32")
+    ((theirs,), (ours,)) = (one.image_embeddings(PROMPTS["tall"]) for one in (reference, engine))
+    apart = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    limit = {"fp32": 1e-5, "fp16": 1e-3, "int8": 0.02, "int8-acc4": 0.03}.get(tower, 0.05 if "int8" in tower else 0.3)
+    assert limit / 100 < apart < limit
+
+
+def test_a_float16_level_keeps_its_cache_in_half_the_memory(exported: Exported) -> None:
+    full, half = open_backend(exported), open_backend(exported, "onnx-fp16")
+    ids, positions = np.arange(3, 40), np.tile(np.arange(37), (3, 1))
+    rows = [backend.extend(ids, positions, (), 37) for backend in (full, half)]
+    assert all(row.dtype == np.float32 for row in rows)
+    assert half._cache._buffers[0].nbytes * 2 == full._cache._buffers[0].nbytes
+    assert float(kl_rows(*rows).mean()) < 1e-5
 
 
 def test_more_tokens_than_the_context_holds_are_refused(exported: Exported) -> None:
@@ -191,7 +218,7 @@ def test_a_provider_that_does_not_run_here_is_refused_not_replaced(exported: Exp
         )
 
 
-@pytest.mark.parametrize("broken", ["decoder.onnx", "decoder-0.data", "vision.onnx", "token_embeddings.npy"])
+@pytest.mark.parametrize("broken", ["decoder.onnx", "decoder-0.data", "vision-fp32.onnx", "token_embeddings.npy"])
 @pytest.mark.parametrize("how", ["missing", "empty", "cut", "noise"])
 def test_a_broken_file_gives_one_line(broken: str, how: str, exported: Exported, tmp_path: Path) -> None:
     for folder in ("onnx-int4", "shared"):
