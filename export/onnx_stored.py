@@ -1,7 +1,8 @@
 """Reads the weights of an ONNX level back as float32, however it stores them, and rewrites its graph with them.
 
 What the rewritten graph computes in full precision is what the level's weights alone do: products whose activations
-were rounded to 8 bits are plain ones again. Knows the forms that onnx_blocks.py, onnx_channels.py and onnx_weights.py write.
+were rounded to 8 bits are plain ones again. Knows the forms that onnx_blocks.py, onnx_channels.py and onnx_weights.py
+write.
 """
 
 from __future__ import annotations
