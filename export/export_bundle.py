@@ -35,6 +35,7 @@ from .adopt import adopt, check_extends, is_bundle, release
 from .calibration import CalibrationError, calibration_probes
 from .calibration_run import calibrate
 from .draft import Draft, notes_of
+from .family_mappings import refuse_towers
 from .gguf_export import export_gguf
 from .libraries import require_libraries
 from .onnx_export import export_onnx
@@ -111,6 +112,7 @@ def export_bundle(
         refuse_taken(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
     check_shapes(checkpoint_folder)
+    refuse_towers(checkpoint.config, rows)
     prompter = Prompter.open(checkpoint_folder)
     check_finite(checkpoint, on_event)
     with publishing(out, keep=True, replace=extends) as work:

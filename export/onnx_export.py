@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .. import MissingExtra
 from ..runtime.events import Event, OnEvent, ignore
+from ..runtime.families import family_of
 from ..runtime.files import writing
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import SHARED, LevelEntry
@@ -55,15 +56,16 @@ def export_onnx(
     checkpoint = Checkpoint.open(checkpoint_folder)
     config = read_config(checkpoint_folder)
     decoder = onnx_decoder.DecoderNumbers.of(config)
-    vision = onnx_vision.VisionNumbers.of(config)
+    seeing = family_of(checkpoint.config).image_token is not None
+    vision = onnx_vision.VisionNumbers.of(config) if seeing else None
     text = decoder_sources(checkpoint, decoder, bool(config.tie_word_embeddings))
-    eyes = vision_sources(checkpoint, vision)
-    towers = tuple(dict.fromkeys(row.vision for row in rows))
+    eyes = vision_sources(checkpoint, vision) if vision else {}
+    towers = tuple(dict.fromkeys(row.vision for row in rows)) if vision else ()
     ranges: dict[str, Mapping[str, float]] = {}
     for row in rows:
         if SCHEMES[row.storage].needs_ranges:
             ranges[DECODER] = decoder_ranges(row.name, decoder.matrices(), activations)
-        if SCHEMES[row.vision].needs_ranges:
+        if vision and SCHEMES[row.vision].needs_ranges:
             ranges[row.vision] = vision_ranges(row.name, vision.matrices(), activations)
     shared = bundle_folder / SHARED
     shared.mkdir(parents=True, exist_ok=True)
@@ -107,8 +109,9 @@ def export_onnx(
             ranges=ranges.get(DECODER),
         )
         prompt_files = tuple(name for name in PROMPT_FILES if (shared / name).is_file())
-        shared_files = tuple(f"{SHARED}/{name}" for name in (*prompt_files, EMBEDDINGS, *written[row.vision].files))
-        shared_types = {**written[row.vision].types, embeddings.name: _embedding_type(embeddings)}
+        tower_written = written.get(row.vision, Written((), {}))
+        shared_files = tuple(f"{SHARED}/{name}" for name in (*prompt_files, EMBEDDINGS, *tower_written.files))
+        shared_types = {**tower_written.types, embeddings.name: _embedding_type(embeddings)}
         entries[row.name] = _entry(bundle_folder, row.name, made, shared_files, shared_types)
     return entries
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backend import Placed, check_settings, finite
+from .families import family_of
 from .onnx_cache import Cache
 from .onnx_session import OnnxError, float_types, giving_back, open_session, run
 from .preprocessing import PixelRules, patches
-from .prompt import PreparedImage, read_json
+from .prompt import PreparedImage, open_rules, read_json
 from .shape import context_limit
 from .vision_index import vision_index
 
@@ -57,14 +58,18 @@ class OnnxBackend:
         vision tower is stored. providers: of onnxruntime, in order; each must really run here. Raises OnnxError,
         BackendError or MissingExtra.
         """
-        check_settings(threads, context_tokens, context_limit(read_json(shared / "config.json")))
-        self._rules = PixelRules.from_json(read_json(shared / "preprocessor_config.json"))
+        config = read_json(shared / "config.json")
+        check_settings(threads, context_tokens, context_limit(config))
+        self._rules = open_rules(shared, family_of(config))
         self._embeddings = _open_embeddings(shared / EMBEDDINGS)
         self._decoder = open_session(folder / f"{DECODER}.onnx", threads, providers)
-        eyes = shared / f"{vision_stem(vision)}.onnx"
-        self._vision = open_session(eyes, threads, providers)
+        self._vision: Any = None  # stays so in a family that takes no images
+        if self._rules is not None:
+            eyes = shared / f"{vision_stem(vision)}.onnx"
+            self._vision = open_session(eyes, threads, providers)
+            self._window = _vision_sizes(self._vision, self._rules, eyes.name)
+            self._pixel_type = float_types(self._vision)["pixel_values"]
         self._give_back = giving_back()
-        self._window = _vision_sizes(self._vision, self._rules, eyes.name)
         inputs = {port.name: port.shape for port in self._decoder.get_inputs()}
         self._layers = sum(name.startswith("past_key.") for name in inputs)
         outputs = {port.name: port.shape for port in self._decoder.get_outputs()}
@@ -81,13 +86,14 @@ class OnnxBackend:
         self.context_tokens = context_tokens
         types = float_types(self._decoder)
         self._input_type, self._logit_type = types["inputs_embeds"], types["logits"]
-        self._pixel_type = float_types(self._vision)["pixel_values"]
         shape = (context_tokens, kv_heads, head_dim)
         self._cache = Cache(self._layers, shape, types["past_key.0"], providers[0])
         self._tokens = 0
 
     def encode_image(self, image: PreparedImage) -> NDArray[np.float32]:
         """Return the vision tower's output for one image: (image tokens, hidden), float32."""
+        if self._rules is None:
+            raise OnnxError("an image was given to a model that takes none; ask in text alone")
         values, grid = patches(image.rgb, self._rules)
         feeds = vision_index([grid], **self._window).feeds()
         feeds = {"pixel_values": values.astype(self._pixel_type, copy=False), **feeds}

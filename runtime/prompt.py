@@ -33,6 +33,10 @@ PROMPT_FILES = (
 """What a folder must hold to make prompts; the last one may be missing, pixel rules where no image is taken."""
 
 
+# What a template may call by name, as transformers gives it.
+_TEMPLATE_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+
+
 class PromptError(InfimedError):
     """The messages, the tokenizer or the template cannot make a prompt."""
 
@@ -123,7 +127,9 @@ class Prompter:
             ends = named if isinstance(named, list) else [] if named is None else [named]
             if wrong := [value for value in ends if not isinstance(value, int) or isinstance(value, bool)]:
                 raise PromptError(f"generation_config.json: eos_token_id holds {wrong[0]!r}; numbers are needed")
-        values = {key: _token_text(tokenizer_config.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
+        named_tokens = {f"{name}_token": tokenizer_config.get(f"{name}_token") for name in _TEMPLATE_TOKENS}
+        # One that is not named stays undefined, which a template writes as nothing.
+        values = {key: text for key, value in named_tokens.items() if (text := _token_text(value)) is not None}
         return cls(
             family=family,
             rules=open_rules(folder, family),
