@@ -1,29 +1,43 @@
 """The bytes of a level's weights: predicted from a model's shape before anything is exported, or read from a bundle.
 
-Knows the layouts that export/ writes by their bits per weight; opens no weight.
+Knows the layouts that export/ writes by their bits per weight, and asks llama.cpp for its own; opens no weight.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 from .. import InfimedError
 from ..runtime.bundle import Bundle
-from ..runtime.families import family_of
+from ..runtime.families import FAMILIES, family_of
 from ..runtime.gguf_file import TENSOR_TYPES
 from ..runtime.levels import LEVELS, QuantLevel
 from ..runtime.levels import level as level_row
+from ..runtime.llama_files import EMBEDDING
+from ..runtime.llama_library import LlamaError
+from ..runtime.llama_mix import QuantiseError, choose_types, mix_keys, tensor_bytes
 from ..runtime.manifest import MANIFEST
 from ..runtime.prompt import open_rules, read_json
 from ..runtime.shape import ModelShape, context_limit
+from ..runtime.tensors import HEAD, TextSizes
 
-# Levels whose output head is stored in more bits than the rest: Q6_K by llama.cpp's mix, int8 by onnx_schemes.py.
+# Levels whose output head is stored in more bits than the rest: in GGUF where llama.cpp is not there to be asked, in
+# ONNX (onnx_schemes.py).
+_Q6_K, _Q5_K = 6.5625, 5.5
 _HEAD_BITS = {
-    "gguf-q4_k_m": 6.5625,
+    "gguf-iq3_xxs": _Q5_K,
+    **{f"gguf-{name}": _Q6_K for name in ("q5_k_m", "q4_k_m", "iq4_xs", "q4_0", "q3_k_m", "q2_k")},
     **{row.base: 9.0 for row in LEVELS if row.format == "onnx" and row.storage.startswith("int4")},
 }
+# Of a vision tower in GGUF; rows that Q8_0 cannot store stay in F16 and make it a little larger.
+_TOWER_BITS = {"f32": 32.0, "f16": 16.0, "q8_0": 8.5}
 
 
 class PlanError(InfimedError):
@@ -71,18 +85,63 @@ class Planned:
 
 
 def predict(shape: ModelShape, row: QuantLevel) -> LevelWeights:
-    """Predict the weights of a level that was not exported yet."""
+    """Predict the weights of a level that was not exported yet.
+
+    Of GGUF levels llama.cpp itself is asked which type each tensor gets, where it is installed; its mixes depend on the
+    model's shape. Elsewhere the level's usual bits per weight are taken.
+    """
     embedding = shape.embedding_parameters
     # A tied embedding is the head; an untied head is a tensor of its own and as large.
     body = shape.language_parameters - embedding * (1 if shape.tied_embeddings else 2)
-    language = int((body * row.weight_bits + embedding * _HEAD_BITS.get(row.base, row.weight_bits)) / 8)
+    bits = _bits(shape, row)
+    language = int((body * bits.body + embedding * bits.head) / 8)
     if row.format == "onnx":
         # The embedding keeps the checkpoint's own type and lies apart; the vision tower is stored like some level.
         stored = embedding * shape.stored_bytes // max(shape.parameters, 1)
         vision_bits = next(one.weight_bits for one in LEVELS if one.format == "onnx" and one.storage == row.vision)
         return LevelWeights(row, language, stored, int(vision_bits * shape.vision_parameters / 8), exact=False)
-    apart = 0 if shape.tied_embeddings else int(embedding * row.weight_bits / 8)
-    return LevelWeights(row, language, apart, (4 if row.full_precision else 2) * shape.vision_parameters, exact=False)
+    apart = 0 if shape.tied_embeddings else int(embedding * bits.embedding / 8)
+    tower = int(shape.vision_parameters * _TOWER_BITS[row.vision] / 8)
+    return LevelWeights(row, language, apart, tower, exact=False)
+
+
+@dataclass(frozen=True)
+class _Bits:
+    """Bits per weight. body: of the layers. head: of the output head. embedding: of the token embedding beside it."""
+
+    body: float
+    head: float
+    embedding: float
+
+
+@lru_cache(maxsize=256)
+def _bits(shape: ModelShape, row: QuantLevel) -> _Bits:
+    usual = _Bits(row.weight_bits, _HEAD_BITS.get(row.base, row.weight_bits), row.weight_bits)
+    if row.format != "gguf" or row.weight_bits >= 16 or importlib.util.find_spec("llama_cpp") is None:
+        return usual
+    family = next(known for known in FAMILIES if known.name == shape.family)
+    sizes = TextSizes(
+        layers=shape.layers,
+        hidden=shape.hidden,
+        ffn=shape.intermediate,
+        queries=shape.heads * shape.head_dim,
+        keys=shape.kv_heads * shape.head_dim,
+        vocabulary=shape.vocab,
+        tied=shape.tied_embeddings,
+        biases=family.biases,
+    )
+    shapes = sizes.shapes()
+    # That there is a matrix decides, not what it holds.
+    importance = {"blk.0.attn_q.weight": np.ones(shape.hidden, np.float32)} if row.imatrix else None
+    keys = mix_keys(sizes, shape.heads, shape.kv_heads)
+    try:
+        (mix,) = choose_types(family.gguf, keys, shapes, {row.name: (row.storage, importance)}).values()
+    except (QuantiseError, LlamaError):
+        return usual
+    sizes_bits = {name: 8 * tensor_bytes(shapes[name], kind) for name, kind in mix.types.items()}
+    ends = {name: sizes_bits.pop(name, 0) / (shape.vocab * shape.hidden) for name in (EMBEDDING, HEAD)}
+    body = sum(sizes_bits.values()) / sum(math.prod(shapes[name]) for name in sizes_bits)
+    return _Bits(body, ends[HEAD] or ends[EMBEDDING], ends[EMBEDDING])
 
 
 def read_planned(folder: Path, on_file: Callable[[str, int], None] | None = None) -> Planned:
@@ -116,8 +175,8 @@ def _embedding_in_gguf(shape: ModelShape, tensors: Mapping[str, str]) -> int:
 
     tensors: types by name, as the manifest records them. A token reads one row of it, as of one that lies apart.
     """
-    kind = next((kind for kind in TENSOR_TYPES.values() if kind.name == tensors.get("token_embd.weight")), None)
-    if kind is None or "output.weight" not in tensors:
+    kind = next((kind for kind in TENSOR_TYPES.values() if kind.name == tensors.get(EMBEDDING)), None)
+    if kind is None or HEAD not in tensors:
         return 0
     return shape.vocab * shape.hidden // kind.values * kind.bytes
 

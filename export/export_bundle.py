@@ -215,7 +215,7 @@ def _probes(job: _Job) -> tuple[Probe, ...]:
 def _write_format(job: _Job, draft: Draft, format: str) -> None:
     """Write the levels of one format that are not finished yet, the one that its graph is judged on among them."""
     writers: dict[str, Callable[..., Mapping[str, LevelEntry]]] = {
-        "gguf": partial(export_gguf, threads=job.threads),
+        "gguf": partial(export_gguf, threads=job.threads, activations=job.activations),
         "onnx": partial(export_onnx, threads=job.threads, activations=job.activations),
     }
     names = [row.name for row in job.rows if row.format == format]

@@ -161,21 +161,20 @@ class _Library:
 
 @lru_cache(maxsize=1)
 def _library() -> _Library:
-    """Load libggml from where llama-cpp-python has it, once per process."""
+    """Find libggml among what libllama loaded, once per process; the same file loaded twice would be two libraries."""
     try:
         from llama_cpp import llama_cpp
-        from llama_cpp._ctypes_extensions import load_shared_library
     except ModuleNotFoundError as error:
         raise MissingExtra("llama", "llama_cpp") from error
     try:
-        folder = Path(llama_cpp._lib._name).parent
-        base = load_shared_library("ggml-base", folder)
+        # A library's handle leads to the functions of those it depends on, too.
+        found = ctypes.CDLL(llama_cpp._lib._name, handle=llama_cpp._lib._handle)
         try:  # the processor's own instructions
-            cpu = load_shared_library("ggml-cpu", folder)
-            cpu.ggml_cpu_init()  # fills the table by which the last few halves of an array are converted
-            return _Library(base, cpu.ggml_cpu_fp32_to_fp16, cpu.ggml_cpu_fp16_to_fp32)
-        except (OSError, RuntimeError, AttributeError):  # a build with one library per processor: the same, more slowly
-            return _Library(base, base.ggml_fp32_to_fp16_row, base.ggml_fp16_to_fp32_row)
+            to_half, to_single = found.ggml_cpu_fp32_to_fp16, found.ggml_cpu_fp16_to_fp32
+            found.ggml_cpu_init()  # fills the table by which the last few halves of an array are converted
+        except AttributeError:  # a build with one library per processor: the same, more slowly
+            to_half, to_single = found.ggml_fp32_to_fp16_row, found.ggml_fp16_to_fp32_row
+        return _Library(found, to_half, to_single)
     except (OSError, RuntimeError, AttributeError) as error:
         raise LlamaError(f"libggml does not load ({error}); install llama-cpp-python again") from error
 

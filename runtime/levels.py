@@ -64,8 +64,16 @@ class QuantLevel:
 LEVELS: tuple[QuantLevel, ...] = (
     QuantLevel("gguf-f32", "gguf", "F32", 32.0, True, ("cpu", "cuda"), "f32"),
     QuantLevel("gguf-f16", "gguf", "F16", 16.0, False, ("cpu", "cuda"), "f16"),
+    QuantLevel("gguf-bf16", "gguf", "BF16", 16.0, False, ("cpu", "cuda"), "f16"),
     QuantLevel("gguf-q8_0", "gguf", "Q8_0", 8.5, False, ("cpu", "cuda"), "f16"),
-    QuantLevel("gguf-q4_k_m", "gguf", "Q4_K_M", 4.83, False, ("cpu", "cuda"), "f16"),
+    QuantLevel("gguf-q6_k", "gguf", "Q6_K", 6.5625, False, ("cpu", "cuda"), "f16", "optional"),
+    QuantLevel("gguf-q5_k_m", "gguf", "Q5_K_M", 5.66, False, ("cpu", "cuda"), "f16", "optional"),
+    QuantLevel("gguf-q4_k_m", "gguf", "Q4_K_M", 4.83, False, ("cpu", "cuda"), "f16", "optional"),
+    QuantLevel("gguf-iq4_xs", "gguf", "IQ4_XS", 4.3, False, ("cpu", "cuda"), "f16", "optional"),
+    QuantLevel("gguf-q4_0", "gguf", "Q4_0", 4.5, False, ("cpu", "cuda"), "f16", "optional"),
+    QuantLevel("gguf-q3_k_m", "gguf", "Q3_K_M", 3.83, False, ("cpu", "cuda"), "f16", "optional"),
+    QuantLevel("gguf-iq3_xxs", "gguf", "IQ3_XXS", 3.06, False, ("cpu", "cuda"), "f16", "required", imatrix=True),
+    QuantLevel("gguf-q2_k", "gguf", "Q2_K", 2.92, False, ("cpu", "cuda"), "f16", "optional"),
     QuantLevel("onnx-fp32", "onnx", "fp32", 32.0, True, ("cpu", "cuda"), "fp32"),
     QuantLevel("onnx-fp16", "onnx", "fp16", 16.0, False, ("cpu", "cuda"), "fp32"),
     QuantLevel("onnx-int8", "onnx", "int8", 9.0, False, ("cpu", "cuda"), "fp32"),
@@ -82,7 +90,7 @@ LEVELS: tuple[QuantLevel, ...] = (
 )
 _ROWS: Mapping[str, QuantLevel] = {row.base: row for row in LEVELS}
 VISION_TYPES: Mapping[Format, tuple[str, ...]] = {
-    "gguf": ("f32", "f16"),
+    "gguf": ("f32", "f16", "q8_0"),
     "onnx": tuple(row.storage for row in LEVELS if row.format == "onnx"),
 }
 """How a format's vision tower may be stored."""
@@ -93,12 +101,17 @@ def level(name: str) -> QuantLevel:
     base, *additions = name.split("+")
     row = _ROWS.get(base)
     if row is None:
-        raise UnknownLevel(f"level {name!r} is unknown; levels: {', '.join(_ROWS)}")
+        raise UnknownLevel(f"level {name!r} is unknown; levels: {', '.join(row.name for row in LEVELS)}")
     if additions and additions[0] == IMATRIX:
         if row.importance == "never":
             raise UnknownLevel(f"level {name!r} is none: {base} is stored without an importance matrix; ask for {base}")
         row = replace(row, imatrix=True)
         del additions[0]
+    elif row.importance == "required":
+        raise UnknownLevel(
+            f"level {name!r} needs an importance matrix, which a calibration dataset gives; ask for "
+            f"{'+'.join((base, IMATRIX, *additions))}, and add --calibration DATASET"
+        )
     if additions and additions[0].startswith(_VISION):
         row = replace(row, vision=additions.pop(0).removeprefix(_VISION))
         types = VISION_TYPES[row.format]

@@ -17,6 +17,7 @@ VISION_ARCHITECTURE = "clip"
 PROJECTOR = "qwen2.5vl_merger"
 NORM_EPSILON = "attention.layer_norm_rms_epsilon"
 CONTEXT_LENGTH = "context_length"
+EMBEDDING = "token_embd.weight"
 ROPE_FACTORS = "rope_freqs.weight"
 """What divides each rotary frequency, (head_dim / 2,), F32; in files of a family that stretches its positions."""
 _MAX_SIZE = 1 << 20

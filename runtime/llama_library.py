@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ class LlamaLog:
 
     def __init__(self) -> None:
         self._lines: deque[tuple[int, str]] = deque(maxlen=_KEPT_LINES)
+        self._record: list[str] | None = None
 
     def clear(self) -> None:
         """Forget what was said, before a call whose failure is to be explained."""
@@ -35,11 +38,24 @@ class LlamaLog:
 
     def take(self, severity: int, text: str) -> None:
         """Keep a line; what continues a line is joined to it."""
+        if self._record is not None:
+            self._record.append(text)
         if severity == _CONTINUED and self._lines:
             before, start = self._lines.pop()
             self._lines.append((before, start + text))
         else:
             self._lines.append((severity, text))
+
+    @contextmanager
+    def recording(self) -> Iterator[list[str]]:
+        """Give a list that takes every piece said until the block ends, however many there are."""
+        self.clear()
+        record: list[str] = []
+        self._record = record
+        try:
+            yield record
+        finally:
+            self._record = None
 
     def reason(self) -> str:
         """Return what was said of a failure: the errors, else the warnings, else the last line; on one line."""

@@ -45,7 +45,7 @@ def test_a_3b_model_fits_an_8_gb_jetson_at_4_bits_and_a_16_gb_one_at_16() -> Non
 
 def test_the_best_level_has_the_most_bits_that_fit_and_full_precision_is_not_chosen_for_its_own_sake() -> None:
     found = best(plan(planned(QWEN25_VL_3B), device("orin-nano-8gb"), USE))
-    assert found is not None and found.level == "gguf-q4_k_m"
+    assert found is not None and found.level == "gguf-q6_k"
     found = best(plan(planned(QWEN25_VL_3B), device("agx-orin-64gb"), USE))
     assert found is not None and found.level == "gguf-f16"
 
@@ -62,8 +62,8 @@ def test_a_model_that_does_not_fit_is_refused_with_how_much_is_missing_and_what_
     fits = plan(planned(QWEN25_VL_3B), small, USE)
     assert best(fits) is None
     text = advice(planned(QWEN25_VL_3B), fits, small, USE)
-    assert "no level fits orin-nano-4gb: gguf-q4_k_m needs" in text and "GB short" in text
-    assert "gguf-q4_k_m fits orin-nano-8gb" in text
+    assert "no level fits orin-nano-4gb: gguf-q2_k needs" in text and "GB short" in text
+    assert "gguf-q2_k fits orin-nano-8gb" in text
 
 
 def test_a_shorter_context_is_offered_where_it_is_enough_and_then_really_fits() -> None:

@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infimed.export.gguf_quantise import quantise, write_levels
-from infimed.export.gguf_write import write_text_model, write_vision_model
-from infimed.runtime.levels import level
-from infimed.runtime.llama_library import llama_library
+from infimed.export.gguf_importance import importance_of
+from infimed.export.gguf_model import text_model, vision_model
+from infimed.export.gguf_write import write_levels, write_text_model, write_towers
+from infimed.runtime.levels import LEVELS, level
+from infimed.runtime.llama_backend import LlamaBackend
 from infimed.training.checkpoint import Checkpoint
 
 from ..models import CONTROL_TOKENS, QWEN2_REGEX, build_random_checkpoint
 from ..text_models import LLAMA3_ROPE, PLAIN_ROPE, build_text_checkpoint
+from .llama_oracle import differing, quantise_by_llama, random_activations
 
 pytestmark = pytest.mark.full
 
@@ -82,45 +84,50 @@ def convert(source: Path, folder: Path, out: Path, *options: str, known: str = "
     return out
 
 
-def differing(ours: Path, theirs: Path) -> tuple[list[str], set[str]]:
-    """Return the tensors that differ in type, shape or any bit, and the metadata keys that differ."""
-    import gguf
-
-    readers = [gguf.GGUFReader(path) for path in (ours, theirs)]
-    one, other = ({tensor.name: tensor for tensor in reader.tensors} for reader in readers)
-    tensors = [
-        name
-        for name in sorted(one.keys() | other.keys())
-        if name not in one
-        or name not in other
-        or one[name].tensor_type != other[name].tensor_type
-        or list(one[name].shape) != list(other[name].shape)
-        or not np.array_equal(one[name].data.view(np.uint8), other[name].data.view(np.uint8))
-    ]
-    mine, its = ({key: field.contents() for key, field in reader.fields.items()} for reader in readers)
-    keys = {key for key in mine.keys() | its.keys() if not key.startswith("GGUF.") and mine.get(key) != its.get(key)}
-    return tensors, keys
-
-
+ROWS = [row for row in LEVELS if row.format == "gguf"]
+EVERY = [*ROWS, *(level(f"{row.base}+imatrix") for row in ROWS if row.importance == "optional")]
+# Widths that hold whole blocks of 256 in the text model, of 32 in the tower; widths that do not; heads of both kinds.
 LAYOUTS: dict[str, dict[str, Any]] = {
-    "tied-f32": {},
-    "untied-bf16": {"tied": False, "dtype": "bfloat16"},
-    "sharded-f16": {"dtype": "float16", "max_shard_size": "2MB", "layers": 3, "seed": 4},
+    "tied-f32": {"layers": 5},
+    "untied-bf16": {"tied": False, "dtype": "bfloat16", "layers": 3, "vision_ffn": 256},
+    "sharded-f16": {"dtype": "float16", "max_shard_size": "2MB", "layers": 8, "seed": 4, "heads": 8, "kv_heads": 2},
+    "odd-tied-bf16": {"dtype": "bfloat16", "hidden": 128, "ffn": 160, "heads": 2, "kv_heads": 1},
+    "odd-untied-f32": {"tied": False, "hidden": 192, "ffn": 340, "heads": 6, "kv_heads": 1, "vision_hidden": 64},
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", ["f32", "f16"])
-def test_files_equal_the_converters_bit_for_bit(layout: str, kind: str, llama_cpp_source: Path, tmp_path: Path) -> None:
-    folder = build_random_checkpoint(tmp_path / "checkpoint", **LAYOUTS[layout])
-    checkpoint = Checkpoint.open(folder)
-    write_text_model(checkpoint, tmp_path / "text.gguf", kind.upper())  # type: ignore[arg-type]
-    write_vision_model(checkpoint, tmp_path / "mmproj.gguf", kind.upper())  # type: ignore[arg-type]
-    theirs = convert(llama_cpp_source, folder, tmp_path / "their-text.gguf", "--outtype", kind)
+def check_levels(folder: Path, known: str, source: Path, out: Path) -> None:
+    """Hold every level against llama.cpp's way, and run it.
+
+    The converter for F32, F16 and BF16; its F16 file quantised by llama_model_quantize for the rest.
+    """
+    text = text_model(Checkpoint.open(folder))
+    activations = random_activations(text)
+    ours = {row.name: out / f"{row.name}.gguf" for row in EVERY}
+    write_levels(text, ours, EVERY, threads=2, activations=activations)
     # The converter names the model after its folder, whose name must not enter a file of ours.
-    assert differing(tmp_path / "text.gguf", theirs) == ([], {"general.name"})
-    theirs = convert(llama_cpp_source, folder, tmp_path / "their-mmproj.gguf", "--outtype", kind, "--mmproj")
-    assert differing(tmp_path / "mmproj.gguf", theirs) == ([], {"general.name"})
+    named = {"general.name"}
+    for kind in ("f32", "f16", "bf16"):
+        theirs = convert(source, folder, out / f"their-{kind}.gguf", "--outtype", kind, known=known)
+        assert differing(ours[f"gguf-{kind}"], theirs) == ([], named), kind
+    for row in EVERY:
+        if row.storage in ("F32", "F16", "BF16"):
+            continue
+        importance = importance_of(text, [row], activations)
+        theirs = quantise_by_llama(out / "their-f16.gguf", out / "theirs.gguf", row.storage, importance, 2)
+        told = {"quantize.imatrix.dataset", "quantize.imatrix.entries_count"} if row.imatrix else set()
+        assert differing(ours[row.name], theirs) == ([], named | told), row.name
+    for row in EVERY:
+        backend = LlamaBackend(ours[row.name], None, threads=1, context_tokens=64, precise=row.full_precision)
+        rows = backend.extend(np.arange(20) + 60, np.tile(np.arange(20), (3, 1)), (), 20)
+        backend.close()
+        assert np.isfinite(rows).all(), row.name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_level_equals_llama_cpps_own_way_bit_for_bit(layout: str, llama_cpp_source: Path, tmp_path: Path) -> None:
+    folder = build_random_checkpoint(tmp_path / "checkpoint", **LAYOUTS[layout])
+    check_levels(folder, "qwen2", llama_cpp_source, tmp_path)
 
 
 # family, the converter's name of its pre-tokenizer, options
@@ -136,25 +143,29 @@ TEXT_LAYOUTS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("layout", TEXT_LAYOUTS)
-@pytest.mark.parametrize("kind", ["f32", "f16"])
-def test_files_of_text_only_families_equal_the_converters_bit_for_bit(
-    layout: str, kind: str, llama_cpp_source: Path, tmp_path: Path
+def test_every_level_of_text_only_families_equals_llama_cpps_own_way_bit_for_bit(
+    layout: str, llama_cpp_source: Path, tmp_path: Path
 ) -> None:
     family, known, options = TEXT_LAYOUTS[layout]
     folder = build_text_checkpoint(tmp_path / "checkpoint", family, **options)
-    write_text_model(Checkpoint.open(folder), tmp_path / "text.gguf", kind.upper())  # type: ignore[arg-type]
-    theirs = convert(llama_cpp_source, folder, tmp_path / "theirs.gguf", "--outtype", kind, known=known)
-    assert differing(tmp_path / "text.gguf", theirs) == ([], {"general.name"})
+    check_levels(folder, known, llama_cpp_source, tmp_path)
 
 
-@pytest.mark.parametrize("name", ["gguf-q8_0", "gguf-q4_k_m"])
-def test_quantised_files_equal_the_two_step_way(name: str, llama_cpp_source: Path, tmp_path: Path) -> None:
-    folder = build_random_checkpoint(tmp_path / "checkpoint", dtype="bfloat16", layers=3)
-    write_levels(Checkpoint.open(folder), {name: tmp_path / "ours.gguf"}, [level(name)], threads=2)
-    half = convert(llama_cpp_source, folder, tmp_path / "their-f16.gguf", "--outtype", "f16")
-    number = int(getattr(llama_library().llama, f"LLAMA_FTYPE_MOSTLY_{level(name).storage}"))
-    quantise(half, tmp_path / "theirs.gguf", number, threads=1)
-    assert differing(tmp_path / "ours.gguf", tmp_path / "theirs.gguf") == ([], {"general.name"})
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_tower_equals_llama_cpps_own_way_bit_for_bit(layout: str, llama_cpp_source: Path, tmp_path: Path) -> None:
+    folder = build_random_checkpoint(tmp_path / "checkpoint", **LAYOUTS[layout])
+    ours = {kind: tmp_path / f"{kind}.gguf" for kind in ("F32", "F16", "Q8_0")}
+    write_towers(vision_model(Checkpoint.open(folder)), ours, threads=2)
+    named = {"general.name"}
+    for kind in ("f32", "f16", "q8_0"):
+        out = tmp_path / f"their-{kind}.gguf"
+        theirs = convert(llama_cpp_source, folder, out, "--outtype", kind, "--mmproj")
+        if kind == "q8_0":
+            # The converter's other way quantises what was not rounded to half precision, and keeps the patches in F32.
+            theirs_direct = differing(ours["Q8_0"], theirs)[0]
+            assert {"v.patch_embd.weight", "v.patch_embd.weight.1"} <= set(theirs_direct)
+            theirs = quantise_by_llama(tmp_path / "their-f16.gguf", tmp_path / "theirs.gguf", "Q8_0")
+        assert differing(ours[kind.upper()], theirs) == ([], named), kind
 
 
 def test_the_real_qwen2_vocabulary_equals_the_converters(llama_cpp_source: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from infimed import InfimedError  # noqa: E402
 from infimed.export.gguf_names import GgufUnsupported  # noqa: E402
-from infimed.export.gguf_write import GgufWriteError, write_text_model, write_vision_model  # noqa: E402
+from infimed.export.gguf_pass import GgufWriteError  # noqa: E402
+from infimed.export.gguf_write import write_text_model, write_vision_model  # noqa: E402
 from infimed.runtime.events import Event  # noqa: E402
 from infimed.runtime.llama_files import check_text_model, check_vision_model  # noqa: E402
 from infimed.training.checkpoint import Checkpoint  # noqa: E402

@@ -23,7 +23,11 @@ from infimed.runtime.ggml_rows import (  # noqa: E402
 )
 from infimed.runtime.gguf_file import TENSOR_TYPES, read_gguf  # noqa: E402
 
-TYPES = [kind.name for kind in TENSOR_TYPES.values()]
+# libggml takes seconds to build the tables of the IQ2 and IQ3 types.
+TYPES = [
+    pytest.param(kind.name, marks=[pytest.mark.full] if kind.name.startswith(("IQ2", "IQ3")) else [])
+    for kind in TENSOR_TYPES.values()
+]
 WIDTH = 512
 
 

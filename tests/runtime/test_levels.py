@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from infimed.runtime import levels
 from infimed.runtime.levels import LEVELS, UnknownLevel, full_precision_of, level
-
-
-@pytest.fixture
-def weighted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let one row take an importance matrix, and its tower be stored in a further type."""
-    row = replace(level("gguf-q4_k_m"), importance="optional")
-    monkeypatch.setattr(levels, "_ROWS", {**levels._ROWS, row.base: row})
-    monkeypatch.setattr(levels, "VISION_TYPES", {**levels.VISION_TYPES, "gguf": ("f32", "f16", "q8_0")})
 
 
 def test_every_row_is_found_by_its_name() -> None:
     for row in LEVELS:
         assert level(row.name) == row
-        assert row.name == row.base == f"{row.format}-{row.base.partition('-')[2]}"
+        needed = "+imatrix" if row.importance == "required" else ""
+        assert row.name == row.base + needed and row.base == f"{row.format}-{row.base.partition('-')[2]}"
     assert len({row.name for row in LEVELS}) == len(LEVELS)
 
 
@@ -30,7 +20,6 @@ def test_each_format_has_one_level_of_full_precision() -> None:
         assert full_precision_of(format).full_precision
 
 
-@pytest.mark.usefixtures("weighted")
 def test_additions_are_read_and_written_in_one_order() -> None:
     both = level("gguf-q4_k_m+imatrix+vision-q8_0")
     assert (both.base, both.imatrix, both.vision) == ("gguf-q4_k_m", True, "q8_0")
@@ -38,12 +27,13 @@ def test_additions_are_read_and_written_in_one_order() -> None:
     assert level("gguf-q8_0+vision-f32").vision == "f32"
 
 
-@pytest.mark.usefixtures("weighted")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("gguf-q9", "levels: gguf-f32"),
         ("gguf-q8_0+imatrix", "ask for gguf-q8_0"),
+        ("gguf-iq3_xxs", "ask for gguf-iq3_xxs+imatrix, and add --calibration DATASET"),
+        ("gguf-iq3_xxs+vision-q8_0", "ask for gguf-iq3_xxs+imatrix+vision-q8_0, and"),
         ("gguf-q4_k_m+vision-int8", "can be f32, f16, q8_0"),
         ("gguf-q4_k_m+vision-f16", "is gguf-q4_k_m"),
         ("gguf-q4_k_m+vision-q8_0+imatrix", "'imatrix' says nothing there"),
