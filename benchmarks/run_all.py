@@ -13,10 +13,13 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 # What makes each benchmark small; a file without a row is refused, so that none is forgotten.
 SMALL: dict[str, tuple[str, ...]] = {
+    "anon_memory": ("--check",),
+    "checkpoint_3b": ("--small",),
     "drift_error_rates": ("--draws", "50"),
     "help_time": ("--quick",),
     "near_duplicates": ("--phantoms", "60", "--changed", "20"),
     "onnx_matmul": ("--repeat", "3"),
+    "peers": ("--llama-cpp-only",),
     "phantom_thumbnails": ("--images", "600"),
     "planned_memory": ("--quick",),
 }
