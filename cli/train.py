@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from .. import InfimedError
 from . import train_base
 from .progress import drawn
+
+if TYPE_CHECKING:
+    from ..training.merge import Check
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Fine-tune an adapter and merge it.")
 
@@ -74,6 +78,13 @@ def merge(
     dtype: Annotated[
         str | None, typer.Option("--dtype", help="bfloat16, float16 or float32; default the base's own type.")
     ] = None,
+    check: Annotated[
+        str,
+        typer.Option(
+            "--check",
+            help="model: whole models answer; layers: each layer's outputs, in little memory; auto: model up to 2 GiB.",
+        ),
+    ] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was measured as JSON.")] = False,
 ) -> None:
@@ -82,21 +93,47 @@ def merge(
     Exit code 1, and no checkpoint, where the merged weights answer otherwise than the adapter does. What rounding to
     the stored type changed is printed and kept in the checkpoint's infimed.json.
     """
-    from ..training.merge import merge_adapter
+    from ..training.merge import CHECKS, merge_adapter
 
+    if check not in CHECKS:
+        raise InfimedError(f"check {check!r} is unknown; choose one of {', '.join(CHECKS)}")
     with drawn() as on_event:
-        made = merge_adapter(adapter, out, base=base, dtype=dtype, threads=threads or _processors(), on_event=on_event)
+        made = merge_adapter(
+            adapter,
+            out,
+            base=base,
+            dtype=dtype,
+            check=cast("Check", check),
+            threads=threads or _processors(),
+            on_event=on_event,
+        )
     attest = _known(made.provenance).attest
     if as_json:
         typer.echo(json.dumps({"checkpoint": str(out), "sha256": made.sha256, **attest}, indent=2))
         return
-    merged, stored, rounding = attest["merged"], attest["stored"], attest["rounding"]
-    typer.echo(f"merged in float32   largest logit difference to base + adapter {merged['max_abs_logit']:.1e}")
-    typer.echo(
-        f"as stored ({rounding['dtype']})    largest logit difference {stored['max_abs_logit']:.1e}, "
-        f"mean KL {stored['kl_mean_nats']:.1e} nats, top-1 {stored['top1']:.1%} over {stored['rows']:,} rows"
-    )
+    for line in _model_lines(attest) if attest["check"] == "model" else _layer_lines(attest):
+        typer.echo(line)
     typer.echo(f"checkpoint: {out}")
+
+
+def _model_lines(attest: Mapping[str, Any]) -> tuple[str, ...]:
+    merged, stored, rounding = attest["merged"], attest["stored"], attest["rounding"]
+    return (
+        f"merged in float32   largest logit difference to base + adapter {merged['max_abs_logit']:.1e}",
+        f"as stored ({rounding['dtype']})    largest logit difference {stored['max_abs_logit']:.1e}, "
+        f"mean KL {stored['kl_mean_nats']:.1e} nats, top-1 {stored['top1']:.1%} over {stored['rows']:,} rows",
+    )
+
+
+def _layer_lines(attest: Mapping[str, Any]) -> tuple[str, ...]:
+    found, rounding = attest["layers"], attest["rounding"]
+    return (
+        f"merged in float32   {found['layers']} layers, {found['outputs']:,} outputs; largest difference to base + "
+        f"adapter {found['merged_of_limit']:.2f} of what rounding explains",
+        f"as stored ({rounding['dtype']})    of what the adapter adds, rounding lost {found['update_lost_median']:.1%} "
+        f"(median of the layers), at most {found['update_lost_largest']:.1%}",
+        f"untouched           {found['untouched']} other tensors are the base's",
+    )
 
 
 def _known(provenance: Any) -> Any:

@@ -62,12 +62,13 @@ class Update:
     b: NDArray[np.float32]
     scale: float
 
-    def merged_into(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return weight + scale * (b @ a), float32.
+    def merged_into(self, weight: NDArray[np.float32], first_row: int = 0) -> NDArray[np.float32]:
+        """Return weight + scale * (b @ a), float32, of the rows of the layer from `first_row` on that are given.
 
         The product is summed in float64: so the bytes do not depend on how a library divides a sum among threads.
         """
-        product = self.b.astype(np.float64) @ self.a.astype(np.float64)
+        b = self.b[first_row : first_row + len(weight)]
+        product = b.astype(np.float64) @ self.a.astype(np.float64)
         merged: NDArray[np.float32] = (weight.astype(np.float64) + self.scale * product).astype(np.float32)
         return merged
 

@@ -10,7 +10,7 @@ import json
 import math
 import shutil
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+BLOCK_WEIGHTS = 1 << 20
+"""How many weights of a tensor are in memory at a time where it is worked on row by row."""
 # Everything beside weights and config.json that a model needs to be talked to.
 COMPANION_FILES = (
     "tokenizer.json",
@@ -140,6 +142,24 @@ class Checkpoint:
         place = self._place(name)
         return decode(self.raw(name), place.dtype, place.shape)
 
+    def blocks(self, name: str) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Yield a tensor some rows at a time: the number of the first row, and the rows' bytes as a memory map.
+
+        A row is what follows the first dimension; a tensor without dimensions is one row.
+        """
+        raw, spec = self.raw(name), self.tensors[name]
+        rows = spec.shape[0] if spec.shape else 1
+        row_bytes = spec.bytes // max(rows, 1)
+        step = max(1, BLOCK_WEIGHTS * DTYPE_BYTES[spec.dtype] // max(row_bytes, 1))
+        for first in range(0, rows, step):
+            yield first, raw[first * row_bytes : (first + step) * row_bytes]
+
+    def float_blocks(self, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield a tensor of floats as `blocks` does, its rows as float32."""
+        spec = self.tensors[name]
+        for first, raw in self.blocks(name):
+            yield first, decode(raw, spec.dtype, (-1, *spec.shape[1:])).astype(np.float32, copy=False)
+
     def tensor(self, name: str) -> torch.Tensor:
         """Return a tensor as torch, in its own dtype, on the memory map."""
         try:
@@ -170,15 +190,20 @@ def torch_dtype(dtype: str) -> torch.dtype:
     return found
 
 
+BytesOf = Callable[[TensorSpec], NDArray[np.uint8] | Iterable[NDArray[np.uint8]]]
+"""What a tensor's bytes are, whole or in parts."""
+
+
 def write_weights(
     folder: Path,
     specs: Sequence[TensorSpec],
-    bytes_of: Callable[[TensorSpec], NDArray[np.uint8]],
+    bytes_of: BytesOf,
     max_shard_bytes: int = 4 << 30,
 ) -> None:
     """Write `specs` in their order as one safetensors file, or as shards with an index where larger than a shard.
 
-    bytes_of: asked for one tensor at a time, (bytes,) uint8, written at once. `folder` is one that is being published.
+    bytes_of: asked for one tensor at a time, (bytes,) uint8 or parts of it in order, written as they come. `folder` is
+    one that is being published.
     """
     shards: list[list[TensorSpec]] = [[]]
     for spec in specs:
@@ -205,7 +230,7 @@ def copy_companions(source: Path, target: Path) -> None:
             shutil.copyfile(source / name, target / name)
 
 
-def _write_file(path: Path, specs: Sequence[TensorSpec], bytes_of: Callable[[TensorSpec], NDArray[np.uint8]]) -> None:
+def _write_file(path: Path, specs: Sequence[TensorSpec], bytes_of: BytesOf) -> None:
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     start = 0
     for spec in specs:
@@ -217,10 +242,12 @@ def _write_file(path: Path, specs: Sequence[TensorSpec], bytes_of: Callable[[Ten
         stream.write(struct.pack("<Q", len(encoded)))
         stream.write(encoded)
         for spec in specs:
-            data = np.ascontiguousarray(bytes_of(spec))
-            if data.nbytes != spec.bytes:
-                raise ValueError(f"tensor {spec.name} is {data.nbytes} bytes, its spec says {spec.bytes}")
-            stream.write(data.data)
+            given, written_bytes = bytes_of(spec), 0
+            for part in [given] if isinstance(given, np.ndarray) else given:
+                stream.write(np.ascontiguousarray(part).data)
+                written_bytes += part.nbytes
+            if written_bytes != spec.bytes:
+                raise ValueError(f"tensor {spec.name} is {written_bytes} bytes, its spec says {spec.bytes}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

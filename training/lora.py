@@ -100,8 +100,25 @@ def load_lora(model: Any, adapter: Adapter) -> Any:
     if lost := sorted(stored - names):
         raise AdapterError(f"{adapter.folder}: the base has no layer {lost[0]}; the adapter is of another architecture")
     loaded = PeftModel.from_pretrained(model, str(adapter.folder))
-    placed = {name for name, module in loaded.get_base_model().named_modules() if hasattr(module, "lora_A")}
+    _check_placed(loaded.get_base_model(), adapter, stored)
+    return loaded
+
+
+def check_lora(model: Any, adapter: Adapter) -> None:
+    """Raise AdapterError where peft would put the adapter's layers into others of the model than its weights are for.
+
+    model: used up; its layers may be without weights, and it gets none.
+    """
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ModuleNotFoundError as error:
+        raise MissingExtra("train", error.name or "peft") from None
+    inject_adapter_in_model(LoraConfig.from_pretrained(str(adapter.folder)), model)
+    _check_placed(model, adapter, {update.module for update in adapter.updates()})
+
+
+def _check_placed(model: Any, adapter: Adapter, stored: set[str]) -> None:
+    placed = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
     if placed != stored:
         odd = sorted(placed ^ stored)[0]
         raise AdapterError(f"{adapter.folder}: layer {odd} is not in both its config and its weights; train it again")
-    return loaded

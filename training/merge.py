@@ -1,15 +1,17 @@
-"""Merges an adapter into its base, one tensor at a time, and measures what merging and rounding changed.
+"""Merges an adapter into its base, some rows at a time, and measures what merging and rounding changed.
 
-Each weight becomes W + scale * B A, stored in the base's type. No model is built to write it; one is built afterwards
-to hold the written file against base plus unmerged adapter. Knows no format but safetensors.
+Each weight becomes W + scale * B A, stored in the base's type. No model is built to write it; afterwards the written
+file is held against base plus unmerged adapter, as whole models or layer by layer. Knows no format but safetensors.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +23,15 @@ from ..runtime.publish import publishing
 from .adapter import PIXELS_FILE, Adapter, AdapterError, Update
 from .checkpoint import Checkpoint, TensorSpec, copy_companions, decode, write_weights
 from .merge_check import Difference, Rounding, difference_of
+from .merge_layers import LayerDifference, check_modules, layer_difference_of
 from .provenance import Provenance, versions
 
 LOGIT_LIMIT = 1e-4
 """How far merged and unmerged logits may lie apart in float32."""
+MODEL_CHECK_BYTES = 2 << 30
+"""Up to this size of its float32 weights a model is checked whole by default, above it layer by layer."""
+Check = Literal["auto", "model", "layers"]
+CHECKS: tuple[str, ...] = get_args(Check)
 _SAFETENSORS = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 _FLOATS = ("F32", "F16", "BF16")
 
@@ -39,6 +46,7 @@ def merge_adapter(
     *,
     base: Path | None = None,
     dtype: str | None = None,
+    check: Check = "auto",
     threads: int = 2,
     max_shard_bytes: int = 4 << 30,
     on_event: OnEvent = ignore,
@@ -46,26 +54,39 @@ def merge_adapter(
     """Publish the merged checkpoint at `out` and return it opened.
 
     base: where the base lies, if not where the adapter says. dtype: the type that float weights are stored in; the
-    base's own by default. Raises MergeError, before `out` appears, where the logits of the merged weights in float32
-    differ from those of base plus adapter by more than LOGIT_LIMIT. What storing rounds away is recorded, not judged.
+    base's own by default. check: "model" holds the logits of whole models against each other, in memory three times the
+    float32 weights at most; "layers" each layer's outputs, some rows in memory at a time; "auto" the first up to
+    MODEL_CHECK_BYTES. Raises MergeError, before `out` appears, where merged weights in float32 answer otherwise than
+    base plus adapter. What storing rounds away is recorded, not judged.
     """
     if dtype is not None and dtype not in _SAFETENSORS:
         raise InfimedError(f"dtype {dtype!r} is unknown; choose one of {', '.join(_SAFETENSORS)}")
+    if check not in CHECKS:
+        raise InfimedError(f"check {check!r} is unknown; choose one of {', '.join(CHECKS)}")
     opened = Adapter.open(adapter)
     source = opened.find_base(base)
-    updates = {_tensor_name(source, update): update for update in opened.updates()}
+    updates = _by_tensor(source, opened.updates())
+    chosen = _chosen(check, source)
     made_from = Provenance(
         step="merge",
         inputs={"adapter": opened.sha256_upon(source.sha256), "base": source.sha256},
         libraries=versions("torch", "transformers", "peft", "numpy"),
         licences=opened.provenance.licences if opened.provenance else {},
     )
+    if chosen == "layers":
+        check_modules(source, opened)
     with publishing(out) as work:
         rounding = write_merged(source, updates, work, dtype, max_shard_bytes, on_event)
         _copy_settings(source, opened, work, dtype)
-        differences = difference_of(opened, source, updates, Checkpoint.open(work), threads, on_event)
-        _judge(differences["merged"])
-        attest = {"rounding": asdict(rounding), **{name: asdict(d) for name, d in differences.items()}}
+        attest: dict[str, Any] = {"check": chosen, "rounding": asdict(rounding)}
+        if chosen == "model":
+            differences = difference_of(opened, source, updates, Checkpoint.open(work), threads, on_event)
+            _judge(differences["merged"])
+            attest |= {name: asdict(difference) for name, difference in differences.items()}
+        else:
+            difference = layer_difference_of(source, updates, Checkpoint.open(work), on_event)
+            _judge_layers(difference)
+            attest["layers"] = asdict(difference)
         Provenance(**{**vars(made_from), "attest": attest}).write(work)
     return Checkpoint.open(out)
 
@@ -87,27 +108,40 @@ def write_merged(
         TensorSpec(spec.name, kind if kind and spec.dtype in _FLOATS else spec.dtype, spec.shape)
         for spec in source.tensors.values()
     ]
-    total, done, shares = sum(spec.bytes for spec in specs), 0, []
+    total, done = sum(spec.bytes for spec in specs), 0
+    shares: list[float] = []
 
-    def bytes_of(spec: TensorSpec) -> NDArray[np.uint8]:
+    def bytes_of(spec: TensorSpec) -> NDArray[np.uint8] | Iterator[NDArray[np.uint8]]:
         nonlocal done
         done += spec.bytes
-        update = updates.get(spec.name)
-        if update is None and spec.dtype == source.tensors[spec.name].dtype:
-            stored = source.raw(spec.name)
-        else:
-            weight = source.array(spec.name).astype(np.float32)
-            merged = weight if update is None else update.merged_into(weight)
-            stored = store(merged, spec)
-            if update is not None:
-                lost, gained = load(stored, spec) - merged, merged - weight
-                shares.append(float(np.linalg.norm(lost) / max(float(np.linalg.norm(gained)), 1e-30)))
         on_event(Event("merge", done, total, "bytes"))
-        return stored
+        update = updates.get(spec.name)
+        if update is not None:
+            return _merged(source, update, spec, shares)
+        if spec.dtype == source.tensors[spec.name].dtype:
+            return source.raw(spec.name)
+        return (store(rows, spec) for _, rows in source.float_blocks(spec.name))
 
     write_weights(folder, specs, bytes_of, max_shard_bytes)
     kinds = sorted({spec.dtype for spec in specs if spec.name in updates})
     return Rounding("+".join(kinds), len(shares), float(np.median(shares)), max(shares))
+
+
+def _merged(source: Checkpoint, update: Update, spec: TensorSpec, shares: list[float]) -> Iterator[NDArray[np.uint8]]:
+    """Yield the stored bytes of a merged weight, some rows at a time; at the end its rounding joins `shares`."""
+    lost = gained = 0.0
+    for first, weight in source.float_blocks(spec.name):
+        merged = update.merged_into(weight, first)
+        stored = store(merged, spec)
+        yield stored
+        lost += _squares(load(stored, TensorSpec(spec.name, spec.dtype, merged.shape)) - merged)
+        gained += _squares(merged - weight)
+    shares.append(math.sqrt(lost) / max(math.sqrt(gained), 1e-30))
+
+
+def _squares(values: NDArray[np.float32]) -> float:
+    wide = values.astype(np.float64).reshape(-1)
+    return float(wide @ wide)
 
 
 def store(weight: NDArray[np.float32], spec: TensorSpec) -> NDArray[np.uint8]:
@@ -130,6 +164,26 @@ def store(weight: NDArray[np.float32], spec: TensorSpec) -> NDArray[np.uint8]:
 def load(stored: NDArray[np.uint8], spec: TensorSpec) -> NDArray[np.float32]:
     """Return what `store` wrote as float32."""
     return decode(stored, spec.dtype, spec.shape).astype(np.float32)
+
+
+def _by_tensor(source: Checkpoint, updates: Iterable[Update]) -> dict[str, Update]:
+    """Return the updates by the checkpoint's names of the weights they belong to, each weight at most once."""
+    found: dict[str, Update] = {}
+    for update in updates:
+        name = _tensor_name(source, update)
+        if name in found:
+            raise AdapterError(
+                f"layers {found[name].module} and {update.module} are both {name}; train the adapter again"
+            )
+        found[name] = update
+    return found
+
+
+def _chosen(check: Check, source: Checkpoint) -> Literal["model", "layers"]:
+    if check != "auto":
+        return check
+    float32_bytes = 4 * sum(math.prod(spec.shape) for spec in source.tensors.values())
+    return "model" if float32_bytes <= MODEL_CHECK_BYTES else "layers"
 
 
 def _tensor_name(source: Checkpoint, update: Update) -> str:
@@ -164,3 +218,17 @@ def _judge(merged: Difference) -> None:
             f"merged and unmerged logits differ by {merged.max_abs_logit:.2e}, at most {LOGIT_LIMIT:.0e} is allowed; "
             "the adapter does not merge exactly, so keep it unmerged or report it"
         )
+
+
+def _judge_layers(found: LayerDifference) -> None:
+    if found.changed:
+        raise MergeError(
+            f"{len(found.changed)} tensors that the adapter does not touch changed, {found.changed[0]} first"
+        )
+    # Written so that an undefined difference (NaN) is refused too.
+    for what, largest in (("merged", found.merged_of_limit), ("stored", found.stored_of_limit)):
+        if not largest <= 1:
+            raise MergeError(
+                f"{what} and unmerged layers differ by {largest:.2g} times what rounding explains, "
+                f"most in {found.worst}; the adapter does not merge exactly, so keep it unmerged or report it"
+            )

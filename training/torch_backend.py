@@ -145,6 +145,29 @@ def load_model(checkpoint: Checkpoint, *, dtype: Dtype = "float32", device: str 
     return model.to(device)
 
 
+def blank_model(checkpoint: Checkpoint) -> Any:
+    """Return the checkpoint's model with every layer and no weight: its tensors are of torch's meta device.
+
+    Raises MissingExtra, TorchError, CheckpointError, UnsupportedFamily.
+    """
+    try:
+        import torch
+        import transformers
+    except ModuleNotFoundError as error:
+        raise MissingExtra("train", error.name or "torch") from None
+    kind = getattr(transformers, family_of(checkpoint.config).architecture)
+    check_shapes(checkpoint.folder)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.|peft\.")
+    try:
+        with torch.device("meta"):
+            return kind(kind.config_class.from_pretrained(str(checkpoint.folder), local_files_only=True))
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds for a config.json that means nothing; all are about the checkpoint
+        reason = " ".join(str(error).split())[:200]
+        raise TorchError(f"transformers cannot build {checkpoint.folder} ({type(error).__name__}: {reason})") from None
+
+
 def use_threads(threads: int) -> None:
     """Fix how many threads torch computes with: sums are split by it, so results repeat only at the same number."""
     try:

@@ -185,7 +185,7 @@ def test_a_merge_that_answers_otherwise_leaves_nothing(
     room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     true_merge = Update.merged_into
-    monkeypatch.setattr(Update, "merged_into", lambda self, weight: true_merge(self, weight) * np.float32(1.001))
+    monkeypatch.setattr(Update, "merged_into", lambda self, *rows: true_merge(self, *rows) * np.float32(1.001))
     with pytest.raises(MergeError, match="logits differ by") as caught:
         merge_adapter(room / "adapter", tmp_path / "out", threads=1)
     assert caught.value.exit_code == 1 and list(tmp_path.iterdir()) == []
