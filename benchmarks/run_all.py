@@ -15,6 +15,7 @@ FOLDER = Path(__file__).resolve().parent
 SMALL: dict[str, tuple[str, ...]] = {
     "anon_memory": ("--check",),
     "checkpoint_3b": ("--small",),
+    "calibration_kl": ("--quick", "--images", "20", "--rows", "20", "--draws", "500", "--halves", "1"),
     "drift_error_rates": ("--draws", "50"),
     "help_time": ("--quick",),
     "near_duplicates": ("--phantoms", "60", "--changed", "20"),
