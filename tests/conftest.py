@@ -1,12 +1,18 @@
-"""How the whole suite runs: `--full` adds what is slow, and under it nothing may be skipped."""
+"""How the whole suite runs: `--full` adds what is slow, and under it nothing may be skipped.
+
+A whole `--full` run also holds docs/support.md against what its tests did, or writes it (`--support FILE`).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from .support import PROPERTY, Shown, page
 
 # Two test processes on two cores: threads of the numeric libraries would only take turns.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -17,6 +23,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the tests marked full too; a skipped test is a failure")
+    parser.addoption("--support", type=Path, help="with a whole --full run: write what the tests showed to this file")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -47,3 +54,41 @@ def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, A
     outcome = yield
     if collector.config.getoption("--full"):
         _refuse_skip(outcome.get_result())
+
+
+@pytest.fixture
+def shown(record_property: Callable[[str, object], None]) -> Callable[[Shown], None]:
+    """Return a function by which a test states what it did, for docs/support.md."""
+    return lambda what: record_property(PROPERTY, what.to_text())
+
+
+class _Page:
+    """Gathers what passed tests state; in the process that sees all reports."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.found: list[Shown] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            self.found += [Shown.from_text(str(text)) for name, text in report.user_properties if name == PROPERTY]
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        options = self.config.option
+        whole = options.full and self.config.args == self.config.getini("testpaths") and not options.keyword
+        if not whole or exitstatus:
+            return
+        from infimed.runtime.levels import LEVELS
+
+        made = page(self.found, [row.name for row in LEVELS])
+        if options.support:
+            options.support.write_text(made, "utf-8")
+        elif (self.config.rootpath / "docs" / "support.md").read_text("utf-8") != made:
+            reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+            reporter.write_line("docs/support.md is not what the tests did; write it: ./dev test --full --support FILE")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # not in a worker, whose reports its controller sees
+        config.pluginmanager.register(_Page(config), "support page")
