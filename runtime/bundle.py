@@ -1,6 +1,6 @@
 """A bundle: one folder that holds every exported level of a model, verified before any parser sees a byte.
 
-docs/bundle.md states the layout. Knows hashes and paths; opens no weight.
+docs/formats.md states the layout. Knows hashes and paths; opens no weight.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The manifest of a bundle: what it holds, file by file, and the digest by which each level is known.
 
-docs/bundle.md states the format. Knows JSON and hashes; touches no weight.
+docs/formats.md states the format. Knows JSON and hashes; touches no weight.
 """
 
 from __future__ import annotations
