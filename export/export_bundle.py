@@ -222,8 +222,7 @@ def _write_format(job: _Job, draft: Draft, format: str) -> None:
     if job.gate and draft.gate(format) is None:
         names = list(dict.fromkeys((_judged(job, format), *names)))
     if unfinished := [name for name in names if draft.level(name) is None]:
-        for entry in writers[format](job.checkpoint.folder, draft.folder, unfinished, job.on_event).values():
-            draft.keep_level(entry)
+        writers[format](job.checkpoint.folder, draft.folder, unfinished, job.on_event, on_level=draft.keep_level)
 
 
 def _judged(job: _Job, format: str) -> str:

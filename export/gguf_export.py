@@ -7,20 +7,22 @@ where a bundle keeps things; how a file is written is in gguf_write.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..runtime.events import OnEvent, ignore
 from ..runtime.families import family_of
+from ..runtime.files import write_bytes
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import SHARED, LevelEntry
 from ..runtime.open_engine import GGUF_MODEL, default_threads
-from ..runtime.prompt import PROMPT_FILES
+from ..runtime.prompt import PROMPT_FILES, Prompter
 from ..training.checkpoint import Checkpoint
 from .activations import Activations
 from .gguf_importance import importance_of
 from .gguf_model import text_model, vision_model
 from .gguf_write import write_levels, write_towers
+from .modelfile import MODELFILE, modelfile
 
 
 def export_gguf(
@@ -31,14 +33,17 @@ def export_gguf(
     *,
     threads: int | None = None,
     activations: Activations | None = None,
+    on_level: Callable[[LevelEntry], None] = lambda entry: None,
 ) -> dict[str, LevelEntry]:
     """Write each level into its folder of `bundle_folder` and what they share into shared/; return their entries.
 
     threads: blocks of rows worked on at once, all available by default; the bytes are the same at any number.
-    activations: of the calibration set, for the levels with an importance matrix. Raises GgufUnsupported,
-    GgufWriteError, QuantiseError, NoImportance, ActivationsError, CheckpointError or MissingExtra.
+    activations: of the calibration set, for the levels with an importance matrix. on_level: told of each level once
+    all of its files are there. Raises GgufUnsupported, GgufWriteError, QuantiseError, NoImportance, ActivationsError,
+    CheckpointError, PromptError or MissingExtra.
     """
     checkpoint = Checkpoint.open(checkpoint_folder)
+    prompter = Prompter.open(checkpoint_folder)
     rows = [level_row(name) for name in levels]
     threads = threads or default_threads()
     text = text_model(checkpoint)
@@ -56,14 +61,18 @@ def export_gguf(
     prompt_files = tuple(f"{SHARED}/{name}" for name in PROMPT_FILES if (shared / name).is_file())
     entries = {}
     for row in rows:
+        eyes = _tower_name(row.vision) if towers else None
+        recipe = modelfile(prompter, GGUF_MODEL, f"../{SHARED}/{eyes}" if eyes else None)
+        write_bytes(bundle_folder / row.name / MODELFILE, recipe.encode())
         headers = [one.header for one in (towers.get(row.vision.upper()), written[row.name]) if one]
         entries[row.name] = LevelEntry(
             name=row.name,
-            files=(f"{row.name}/{GGUF_MODEL}",),
-            shared=(*prompt_files, *([f"{SHARED}/{_tower_name(row.vision)}"] if towers else [])),
+            files=(f"{row.name}/{GGUF_MODEL}", f"{row.name}/{MODELFILE}"),
+            shared=(*prompt_files, *([f"{SHARED}/{eyes}"] if eyes else [])),
             tensors={name: kind for header in headers for name, kind in header.tensor_types.items()},
             weight_bytes=sum(header.weight_bytes for header in headers),
         )
+        on_level(entries[row.name])
     return entries
 
 

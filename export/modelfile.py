@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ..runtime.messages import Message, TextPart, user
 from ..runtime.prompt import Prompter, PromptError
 
+MODELFILE = "Modelfile"
 _S, _Q, _A = "You are SYSTEM.", "First QUESTION?", "The ANSWER."
 
 

@@ -45,12 +45,14 @@ def export_onnx(
     *,
     threads: int = 1,
     activations: Activations | None = None,
+    on_level: Callable[[LevelEntry], None] = lambda entry: None,
 ) -> dict[str, LevelEntry]:
     """Write each level into its folder of `bundle_folder` and what they share into shared/; return their entries.
 
     levels: names of ONNX levels. A tower or an embedding that lies in shared/ already is used as it is: a level can be
-    added to a bundle. threads: for quantising. activations: what a static level's ranges are taken from. Raises
-    WeightError, GraphError or MissingExtra before anything long is done where it can.
+    added to a bundle. threads: for quantising. activations: what a static level's ranges are taken from. on_level: told
+    of each level once all of its files are there. Raises WeightError, GraphError or MissingExtra before anything long
+    is done where it can.
     """
     rows = [level_row(name) for name in levels]
     checkpoint = Checkpoint.open(checkpoint_folder)
@@ -113,6 +115,7 @@ def export_onnx(
         shared_files = tuple(f"{SHARED}/{name}" for name in (*prompt_files, EMBEDDINGS, *tower_written.files))
         shared_types = {**tower_written.types, embeddings.name: _embedding_type(embeddings)}
         entries[row.name] = _entry(bundle_folder, row.name, made, shared_files, shared_types)
+        on_level(entries[row.name])
     return entries
 
 

@@ -152,7 +152,8 @@ def test_a_bundle_shares_the_towers_that_its_levels_ask_for(
     for name in names:
         entry, kind = entries[name], level(name).vision
         tower = f"shared/mmproj-{kind}.gguf"
-        assert entry.files == (f"{name}/model.gguf",) and tower in entry.shared
+        assert entry.files == (f"{name}/model.gguf", f"{name}/Modelfile") and tower in entry.shared
+        assert f"FROM ../{tower}" in (tmp_path / entry.files[1]).read_text()
         assert entry.tensors["blk.0.attn_q.bias"] == "F32"
         # Rows of 200 values are no whole blocks of 32.
         assert entry.tensors["v.blk.0.ffn_down.weight"] == ("F32" if kind == "f32" else "F16")
