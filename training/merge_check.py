@@ -49,10 +49,12 @@ class Difference:
     top1: float
 
 
-def check_prompts() -> list[list[Message]]:
-    """Return the prompts of the check: text alone, and seeded images of several sizes and shapes."""
+def check_prompts(images: bool = True) -> list[list[Message]]:
+    """Return the prompts of the check: text alone, and seeded images of several sizes and shapes if the model sees."""
     draw = np.random.default_rng(20260)
     prompts = [[user("Which findings does a chest radiograph of pneumonia show? Options: opacity; fracture")]]
+    if not images:
+        return [*prompts, [user("Is there a lesion, and on which side?")], [user("Name two causes of a fever.")]]
     for height, width in ((112, 112), (84, 140), (224, 168)):
         rows, columns = np.mgrid[0:height, 0:width]
         centre = draw.uniform(0.3, 0.7, 2) * (height, width)
@@ -76,7 +78,8 @@ def difference_of(
     updates: by tensor name of the base. One model is in memory at a time.
     """
     use_threads(threads)
-    prompts, prompter = check_prompts(), open_prompter(base, adapter)
+    prompter = open_prompter(base, adapter)
+    prompts = check_prompts(images=prompter.pixel_rules is not None)
     peft_model = load_lora(load_model(base), adapter)
     unmerged = _logits(peft_model.get_base_model(), prompter, prompts)
     on_event(Event("check", 1, 3, "models"))

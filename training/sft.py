@@ -17,6 +17,7 @@ from .. import MissingExtra
 from ..evaluation.dataset import Dataset
 from ..evaluation.example import Example
 from ..runtime.events import OnEvent, ignore
+from ..runtime.families import FAMILIES, family_of
 from ..runtime.files import canonical_json, sha256_file, write_bytes
 from ..runtime.prompt import Prompter
 from ..runtime.publish import publishing
@@ -61,6 +62,9 @@ def train_sft(
     spec = read_recipe(recipe, SftRecipe)
     dataset = Dataset.open(data)
     checkpoint = Checkpoint.open(base)
+    if (family := family_of(checkpoint.config)).image_token is None:
+        seeing = ", ".join(row.name for row in FAMILIES if row.image_token)
+        raise SftError(f"{base}: {family.name} models take no images; fine-tuning here is for {seeing}")
     examples = dataset.in_role(*spec.data.roles)
     if not examples:
         raise SftError(f"{data}: no example has the role {' or '.join(spec.data.roles)}; run: infimed data curate")

@@ -275,3 +275,41 @@ def test_a_file_whose_rotary_width_is_not_its_heads_is_refused(tmp_path: Path) -
 
         with pytest.raises(GgufError, match=what):
             check_text_model(replace(header, values={**header.values, key: value}))
+
+
+def test_a_tokenizer_of_sentencepiece_works_where_onnx_does(tmp_path: Path) -> None:
+    """As the hub has Llama 2's: every space a piece, unknown characters as bytes, and no pre-tokenizer."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    folder = build_text_checkpoint(tmp_path / "checkpoint", "llama", rope=PLAIN_ROPE)
+    pieces = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "\u2581",
+        *"abcdefghijklmnopqrstuvwxyz",
+    ]
+    merges = [("\u2581", "t"), ("h", "e"), ("\u2581t", "he")]
+    pieces += [left + right for left, right in merges]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(
+        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True, ignore_merges=False)
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    named = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **named}))
+    (folder / "chat_template.jinja").write_text(
+        "{% for message in messages %}{% if message['role'] == 'user' %}"
+        "{{ bos_token + '[INST] ' + message['content'] + ' [/INST]' }}"
+        "{% else %}{{ ' ' + message['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+    )
+    exported = export_bundle(folder, tmp_path / "bundle", ["onnx-int4"], probe_count=6, threads=1)
+    assert exported.gate[0].kl_mean_nats <= KL_LIMIT_NATS
+    with pytest.raises(GgufUnsupported, match="sentencepiece"):
+        export_bundle(folder, tmp_path / "other", ["gguf-q8_0"], probe_count=6, threads=1)
