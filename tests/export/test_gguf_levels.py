@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -287,6 +290,32 @@ def test_what_a_killed_run_left_is_cleared(text: GgufModel, levels: dict[str, Pa
     write_levels(text, {"gguf-q8_0": tmp_path / "q.gguf"}, [level("gguf-q8_0")], threads=1)
     assert (tmp_path / "q.gguf").read_bytes() == levels["gguf-q8_0"].read_bytes()
     assert not dead.exists() and living.exists() and other.exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from infimed.export.gguf_model import text_model
+from infimed.export.gguf_write import write_levels
+from infimed.runtime.levels import level
+from infimed.training.checkpoint import Checkpoint
+model, out = text_model(Checkpoint.open(Path(sys.argv[1]))), Path(sys.argv[2])
+def on_event(event):
+    os.kill(os.getpid(), signal.SIGKILL)
+write_levels(model, {"gguf-q8_0": out}, [level("gguf-q8_0")], threads=2, on_event=on_event)
+"""
+
+
+def test_a_kill_in_the_middle_leaves_no_file_of_that_name_and_the_next_run_is_whole(
+    checkpoint: Checkpoint, text: GgufModel, levels: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "q.gguf"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(checkpoint.folder), str(out)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith(".q.gguf.") and left.name.endswith(".part")
+    write_levels(text, {"gguf-q8_0": out}, [level("gguf-q8_0")], threads=1)
+    assert list(tmp_path.iterdir()) == [out] and out.read_bytes() == levels["gguf-q8_0"].read_bytes()
 
 
 def test_progress_counts_every_byte_of_all_levels(text: GgufModel, tmp_path: Path) -> None:

@@ -190,6 +190,17 @@ def test_a_weight_that_the_type_cannot_hold_is_refused(value: float, what: str, 
         write_text_model(Checkpoint.open(changed), tmp_path / "text.gguf", "F32")
 
 
+def test_only_f32_holds_what_bfloat16_rounds_to_infinity(folder: Path, tmp_path: Path) -> None:
+    changed = copied(folder, tmp_path / "changed")
+    name = "model.layers.0.mlp.up_proj.weight"
+    change_weights(changed, lambda weights: weights.update({name: weights[name].float().fill_(3.3e38)}))
+    write_text_model(Checkpoint.open(changed), tmp_path / "text.gguf", "BF16")
+    change_weights(changed, lambda weights: weights[name][0, 0].fill_(float(np.finfo(np.float32).max)))
+    with pytest.raises(GgufWriteError, match="more than BF16 can; export gguf-f32 only"):
+        write_text_model(Checkpoint.open(changed), tmp_path / "text.gguf", "BF16")
+    write_text_model(Checkpoint.open(changed), tmp_path / "text.gguf", "F32")
+
+
 def test_a_folder_that_cannot_be_written_gives_one_line(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(GgufWriteError, match="cannot be written"):
         write_text_model(Checkpoint.open(folder), tmp_path / "absent" / "text.gguf", "F16")
