@@ -18,6 +18,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "calibration_kl": ("--quick", "--images", "20", "--rows", "20", "--draws", "500", "--halves", "1"),
     "drift_error_rates": ("--draws", "50"),
     "help_time": ("--quick",),
+    "kernel_bounds": ("--models", "random-0", "--levels", "gguf-q8_0", "onnx-int4", "--probes", "3"),
     "near_duplicates": ("--phantoms", "60", "--changed", "20"),
     "onnx_matmul": ("--repeat", "3"),
     "peers": ("--llama-cpp-only",),

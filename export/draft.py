@@ -16,6 +16,7 @@ from typing import Any
 
 from ..runtime.files import canonical_json, write_bytes
 from ..runtime.manifest import PROBES, SHARED, LevelEntry, VerifyError
+from ..runtime.prompt import Prompter
 from ..runtime.publish import empty
 from .parity import Parity, Reference
 from .probe_store import read_probes, write_probes
@@ -70,7 +71,7 @@ class Draft:
         write_bytes(self._notes / "embeddings.safetensors", save(rows))
         half = self._notes / PROBES
         shutil.rmtree(half, ignore_errors=True)
-        write_probes(half, references)
+        write_probes(half, references, Prompter.open(self.folder / SHARED))
         shutil.rmtree(self.folder / PROBES, ignore_errors=True)
         half.rename(self.folder / PROBES)
 

@@ -40,7 +40,7 @@ from .gguf_export import export_gguf
 from .libraries import require_libraries
 from .onnx_export import export_onnx
 from .parity import Parity, Reference, check_prompts, measure, require, take_references
-from .probe_store import read_probes
+from .probe_store import SKETCHES_FILE, read_probes, write_sketches
 from .probes import Probe, make_probes
 from .transformers_prompt import transformers_prompter
 from .weight_scan import check_finite
@@ -202,6 +202,8 @@ def _references(job: _Job, draft: Draft) -> tuple[float, tuple[Reference, ...]]:
         references = take_references(engine, probes, job.on_event)
         engine.close()
         draft.keep_references(references)
+    if not (draft.folder / PROBES / SKETCHES_FILE).is_file():
+        write_sketches(draft.folder / PROBES, job.checkpoint, job.on_event)
     return pixel_difference, references
 
 

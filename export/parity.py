@@ -20,6 +20,7 @@ from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.messages import Message
 from ..runtime.preprocessing import patches
 from ..runtime.prompt import Prompter
+from .golden import Golden
 from .probes import Probe
 from .transformers_prompt import ReferencePrompt
 
@@ -41,13 +42,14 @@ class Reference:
     """What the torch reference makes of one probe.
 
     continuation: its greedy reply's first tokens. rows: (1 + len(continuation), vocab), the logits that predict them
-    and the token after. embeddings: one (image tokens, hidden) per image.
+    and the token after. embeddings: one (image tokens, hidden) per image. golden: the prompt's record, of stored ones.
     """
 
     probe: Probe
     continuation: tuple[int, ...]
     rows: NDArray[np.float32]
     embeddings: tuple[NDArray[np.float32], ...]
+    golden: Golden | None = None
 
 
 @dataclass(frozen=True)

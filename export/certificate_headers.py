@@ -1,0 +1,151 @@
+"""Holds the headers of a level's files against config.json and the tokenizer that the bundle shares.
+
+What a graph takes from a header (rotary sections and base, epsilon, heads, window spacing, token table, template) is
+the same wrong number on both sides of a comparison of two engines on that file: so it is compared by itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import MissingExtra
+from ..runtime.families import family_of
+from ..runtime.llama_files import PROJECTOR, VISION_ARCHITECTURE
+from ..runtime.preprocessing import PixelRules
+from ..runtime.prompt import read_json
+from .certificate_gguf import computed_fault
+from .certificate_onnx import graph_metadata, rotary_frequencies
+from .dequantised_level import Level
+from .family_mappings import mapping_of
+from .family_qwen2_5_vl import VisionShape
+from .gguf_names import TextShape
+from .gguf_vocabulary import read_vocabulary
+
+_RELATIVE = 1e-6
+"""Numbers are stored in float32."""
+_VISION_ROPE_BASE = 10000.0
+VISION_NORM_EPSILON = 1e-6
+"""In transformers' code, whatever config.json says of the text model."""
+
+
+def header_fault(level: Level) -> str | None:
+    """Return the first entry that is not what shared/ says, in words; None where all are. Raises MissingExtra."""
+    config = read_json(level.shared / "config.json")
+    if level.format == "gguf":
+        fault = _gguf_fault(level.text, _text_header(level.shared, config)) or computed_fault(level.text, config)
+        if fault or level.tower is None:
+            return fault
+        return _gguf_fault(level.tower, _tower_header(config, _rules(level)))
+    return _onnx_fault(level, config)
+
+
+def _rules(level: Level) -> PixelRules:
+    return PixelRules.from_json(read_json(level.shared / "preprocessor_config.json"))
+
+
+def _text_header(shared: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    architecture, mapping = family_of(config).gguf, mapping_of(config)
+    shape = mapping.shape(config)
+    vocabulary = read_vocabulary(shared, shape.sizes.vocabulary)
+    numbers = {
+        "block_count": shape.sizes.layers,
+        "context_length": shape.context,
+        "embedding_length": shape.sizes.hidden,
+        "feed_forward_length": shape.sizes.ffn,
+        "attention.head_count": shape.heads,
+        "attention.head_count_kv": shape.kv_heads,
+        "rope.freq_base": shape.rope_base,
+        "attention.layer_norm_rms_epsilon": shape.norm_epsilon,
+        **mapping.keys(shape),
+    }
+    return {
+        "general.architecture": architecture,
+        **{f"{architecture}.{key}": value for key, value in numbers.items()},
+        "tokenizer.ggml.pre": vocabulary.pre_tokenizer,
+        "tokenizer.ggml.tokens": list(vocabulary.tokens),
+        "tokenizer.ggml.token_type": list(vocabulary.kinds),
+        "tokenizer.ggml.merges": list(vocabulary.merges),
+        **{f"tokenizer.ggml.{key}": token for key, token in vocabulary.special.items()},
+        **{f"tokenizer.ggml.add_{name}_token": added for name, added in vocabulary.added.items()},
+        **({"tokenizer.chat_template": vocabulary.template} if vocabulary.template else {}),
+    }
+
+
+def _tower_header(config: Mapping[str, Any], rules: PixelRules) -> dict[str, Any]:
+    shape = VisionShape.of(config)
+    numbers = {
+        "projection_dim": shape.sizes.out,
+        "patch_size": rules.patch_size,
+        "embedding_length": shape.sizes.hidden,
+        "feed_forward_length": shape.sizes.ffn,
+        "block_count": shape.sizes.layers,
+        "attention.head_count": shape.heads,
+        "attention.layer_norm_epsilon": VISION_NORM_EPSILON,
+        "image_mean": list(rules.mean),
+        "image_std": list(rules.std),
+        "n_wa_pattern": shape.full_attention_every,
+    }
+    return {
+        "general.architecture": VISION_ARCHITECTURE,
+        "clip.projector_type": PROJECTOR,
+        "clip.use_silu": True,
+        **{f"clip.vision.{key}": value for key, value in numbers.items()},
+    }
+
+
+def _gguf_fault(path: Path, wanted: Mapping[str, Any]) -> str | None:
+    try:
+        import gguf
+    except ModuleNotFoundError as error:
+        raise MissingExtra("export", "gguf") from error
+    fields = gguf.GGUFReader(path).fields
+    for key, value in wanted.items():
+        if key not in fields:
+            return f"{path.name} lacks {key}"
+        if not _equal(fields[key].contents(), value):
+            return f"{path.name}: {key} is {_short(fields[key].contents())}, shared/ says {_short(value)}"
+    return None
+
+
+def _onnx_fault(level: Level, config: Mapping[str, Any]) -> str | None:
+    shape = TextShape.of(config)
+    plain = shape.rope_base ** (-np.arange(0, shape.head_dim, 2) / shape.head_dim)
+    if shape.scaling is not None:
+        plain = shape.scaling.frequencies(shape.rope_base, shape.head_dim).numpy().astype(np.float64)
+    graphs = [(level.text, plain)]
+    if level.tower is not None:
+        rules, eyes = _rules(level), config.get("vision_config") or {}
+        stated = graph_metadata(level.tower)
+        for key, value in (
+            ("window_size", int(eyes.get("window_size", 112))),
+            ("patch_size", rules.patch_size),
+            ("merge_size", rules.merge_size),
+        ):
+            if stated.get(key) != str(value):
+                return f"{level.tower.name}: {key} is {stated.get(key)}, shared/ says {value}"
+        width = int(eyes["hidden_size"]) // int(eyes["num_heads"]) // 2
+        graphs.append((level.tower, _VISION_ROPE_BASE ** (-np.arange(0, width, 2) / width)))
+    for path, wanted in graphs:
+        found = rotary_frequencies(path)
+        if found is None or not _equal(found.tolist(), wanted.tolist()):
+            return f"{path.name}: its rotary frequencies are not those of config.json"
+    return None
+
+
+def _equal(found: Any, wanted: Any) -> bool:
+    if isinstance(wanted, (list, tuple)):
+        both = isinstance(found, (list, tuple)) and len(found) == len(wanted)
+        return both and all(_equal(one, other) for one, other in zip(found, wanted, strict=True))
+    if isinstance(wanted, float):
+        return isinstance(found, (int, float)) and math.isclose(float(found), wanted, rel_tol=_RELATIVE)
+    return bool(found == wanted)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,130 @@
+"""The certificate is taken in a process of its own: its end, however it comes, is a failed statement and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from infimed.cli.app import run
+from infimed.export import certify as module
+from infimed.export.certificate import Certificate
+from infimed.export.certificate_examine import sample
+from infimed.export.certify import certify
+from infimed.export.parity import ParityError, Reference
+from infimed.export.probes import KINDS, make_probes
+from infimed.runtime.bundle import Bundle
+from infimed.runtime.events import Event
+from infimed.runtime.levels import UnknownLevel
+from infimed.runtime.prompt import Prompter
+
+from .parity_bundles import build_bundle, changed_copy, clean_checkpoint
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    checkpoint = clean_checkpoint(tmp_path_factory.mktemp("certify") / "checkpoint")
+    return build_bundle(checkpoint, tmp_path_factory.mktemp("bundle") / "bundle", ["gguf-q8_0", "gguf-q4_k_m"])
+
+
+def test_the_command_certifies_tells_and_attests(
+    bundle: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = changed_copy(bundle, tmp_path / "bundle", lambda folder: None)
+    ask = ["verify", str(copy.folder), "--parity", "--level", "gguf-q8_0", "--probes", "3", "--threads", "1"]
+    assert run(ask) == 0
+    told = capfd.readouterr().out
+    for word in ("graph", "kernel", "drift", "weights' part", "certificate: held", "1 square, 1 text"):
+        assert word in told, told
+    assert Bundle.open(copy.folder).attestations() == ()
+    assert run([*ask, "--attest", "--json"]) == 0
+    body = json.loads(capfd.readouterr().out)["certificates"][0]
+    (attested,) = Bundle.open(copy.folder).attestations()
+    assert (attested.kind, attested.level, dict(attested.body)) == ("certificate", "gguf-q8_0", body)
+    found = Certificate.from_json(body)
+    assert found.held and found.digest == copy.manifest.level_digest("gguf-q8_0")
+    assert str(copy.folder) not in json.dumps(body)
+
+
+def test_a_drift_beyond_the_limit_that_was_asked_for_fails(bundle: Bundle, capfd: pytest.CaptureFixture[str]) -> None:
+    ask = ["verify", str(bundle.folder), "--parity", "--level", "gguf-q4_k_m", "--probes", "2", "--threads", "1"]
+    assert run([*ask, "--drift-limit", "1e-5"]) == 1
+    assert "FAILED at drift: logits" in capfd.readouterr().out
+
+
+def test_what_is_for_certificates_alone_is_refused_without_them(
+    bundle: Bundle, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["verify", str(bundle.folder), "--attest"]) == 2
+    assert "--attest is for certificates; give --parity too" in capfd.readouterr().err
+    assert run(["verify", str(bundle.folder), "--parity", "--level", "gguf-q6_k"]) == 2
+
+
+def test_a_level_that_the_bundle_lacks_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(UnknownLevel):
+        certify(bundle, "onnx-int4")
+
+
+def broken_by(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the child do something else once it asks the level's own engine."""
+    code = (
+        f"import importlib, os\nexamine = importlib.import_module('{module.__package__}.certificate_examine')\n"
+        f"def asked(self, stage, opened):\n"
+        f"    self.on_event(examine.Event(stage, 0, 1, 'prompts'))\n"
+        f"    if stage == 'level':\n        {line}\n"
+        f"    return real(self, stage, opened)\n"
+        f"real = examine._Examination._ask\nexamine._Examination._ask = asked\n"
+    )
+    start = module._START.replace("from {name} import main\n", code + "from {name} import main\n", 1)
+    monkeypatch.setattr(module, "_START", start)
+
+
+def test_an_abort_of_the_engine_is_a_failed_statement_with_its_signal(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken_by("os.write(2, b'ggml_abort: a check failed'); os.abort()", monkeypatch)
+    stages: list[str] = []
+    found = certify(bundle, "gguf-q8_0", probes=1, threads=1, on_event=lambda event: stages.append(event.stage))
+    assert not found.held and found.failure is not None
+    assert (found.failure[0], found.failure[1].stage) == ("kernel", "level")
+    assert "SIGABRT" in found.failure[1].said and "a check failed" in found.failure[1].said
+    assert found.statement("checks").verdict == "held"  # what was found before the abort is kept
+    assert found.statement("graph").verdict == found.statement("drift").verdict == "not run"
+    assert "gguf-q8_0 weights" in stages and os.getpid() > 0
+
+
+def test_a_hang_is_ended_and_is_a_failed_statement(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = (
+        "print(json.dumps({'event': {'stage': 'dequantised', 'done': 0, 'total': 1, 'unit': 'prompts'}}), flush=True)"
+    )
+    monkeypatch.setattr(module, "_START", f"import json, time\n{begin}\ntime.sleep(3600)")
+    found = certify(bundle, "gguf-q8_0", probes=1, threads=1, silence_s=3.0)
+    assert found.failure is not None and found.failure[0] == "graph"
+    assert "no sign of life for 3 s" in found.failure[1].said
+
+
+def test_a_child_that_cannot_begin_is_a_failed_statement(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_START", "raise SystemExit(7)  # {name}")
+    found = certify(bundle, "gguf-q8_0", probes=1, threads=1)
+    assert found.failure is not None and found.failure[0] == "checks" and "code 7" in found.failure[1].said
+
+
+def test_what_a_library_prints_does_not_disturb(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_by("print('{\"event\": 1}'); os.write(1, b'noise\\n')", monkeypatch)
+    events: list[Event] = []
+    assert certify(bundle, "gguf-q8_0", probes=1, threads=1, on_event=events.append).held and events
+
+
+def test_a_sample_is_spread_over_the_kinds(bundle: Bundle) -> None:
+    probes = make_probes(14, Prompter.open(bundle.shared).rules)
+    empty = np.zeros((1, 2), np.float32)
+    references = [Reference(probe, (), empty, ()) for probe in probes]
+    assert [one.probe.kind for one in sample(references, 6)] == list(KINDS)
+    assert [one.probe.kind for one in sample(references, 2)] == list(KINDS[:2])
+    assert sample(references, None) == sample(references, 99) == tuple(references)
+    for wrong in ((references, 0), ([], None)):
+        with pytest.raises(ParityError, match="no prompt"):
+            sample(*wrong)
