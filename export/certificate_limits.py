@@ -18,7 +18,7 @@ WEIGHT_LIMITS: Mapping[str, float] = {
     # Nothing is rounded but float64 and what float32 cannot hold.
     "F32": 1e-6,
     "float32": 1e-6,
-    # Half a unit of the last of 11 and of 8 bits, of every weight alike; below 6e-5 half precision is coarser.
+    # Half a unit of the last of 11 and of 8 bits; weights below 6e-5 lose more in half precision.
     "F16": 1e-3,
     "float16": 1e-3,
     "BF16": 4e-3,
@@ -30,8 +30,19 @@ WEIGHT_LIMITS: Mapping[str, float] = {
     "Q4_K": 0.18,
     "Q4_1": 0.18,
     "Q4_0": 0.2,
+    "IQ4_NL": 0.18,
+    "IQ4_XS": 0.18,
+    "Q3_K": 0.36,
+    "IQ3_S": 0.36,
+    "IQ3_XXS": 0.5,
+    "IQ2_S": 0.7,
+    "Q2_K": 0.7,
     "int8-block32-symmetric": 0.013,
+    "int8-channel-symmetric": 0.03,
     "int4-block32-asymmetric": 0.2,
+    "int4-block128-asymmetric": 0.28,
+    "int4-block32-float-zeros": 0.2,
+    "int4-block128-float-zeros": 0.28,
 }
 """Type -> largest relative error ||W - V|| / ||W|| of a tensor that it may cause."""
 
