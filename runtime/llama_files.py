@@ -20,6 +20,25 @@ CONTEXT_LENGTH = "context_length"
 EMBEDDING = "token_embd.weight"
 ROPE_FACTORS = "rope_freqs.weight"
 """What divides each rotary frequency, (head_dim / 2,), F32; in files of a family that stretches its positions."""
+# What a text model's header may say behind its architecture's name. llama.cpp builds other graphs by other keys, and
+# ends the process where they do not go together.
+_TEXT_KEYS = frozenset(
+    {
+        "block_count",
+        CONTEXT_LENGTH,
+        "embedding_length",
+        "feed_forward_length",
+        "vocab_size",
+        "attention.head_count",
+        "attention.head_count_kv",
+        "attention.key_length",
+        "attention.value_length",
+        NORM_EPSILON,
+        "rope.dimension_count",
+        "rope.dimension_sections",
+        "rope.freq_base",
+    }
+)
 _MAX_SIZE = 1 << 20
 _MAX_LAYERS = 1024
 
@@ -32,6 +51,9 @@ def text_value(header: GgufFile, name: str) -> str:
 def check_text_model(header: GgufFile) -> TextSizes:
     """Return the sizes of a text model's header, all of which agree. Raises GgufError."""
     family = _family(header)
+    for key in header.values:
+        if key.startswith(f"{family.gguf}.") and key.removeprefix(f"{family.gguf}.") not in _TEXT_KEYS:
+            raise _refuse(header, f"{key} is nothing that such a model's header says")
     hidden, heads = _size(header, "embedding_length"), _size(header, "attention.head_count")
     kv_heads, head_dim = _size(header, "attention.head_count_kv"), _head_dim(header, hidden, heads)
     if heads % kv_heads or head_dim % 2:

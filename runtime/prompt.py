@@ -33,6 +33,8 @@ PROMPT_FILES = (
 """What a folder must hold to make prompts; the last one may be missing, pixel rules where no image is taken."""
 
 
+# Ends of a turn in Qwen's and Llama 3's templates, where the tokenizer has them and whatever else ends a text.
+_TURN_ENDS = ("<|im_end|>", "<|eot_id|>")
 # What a template may call by name, as transformers gives it.
 _TEMPLATE_TOKENS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
@@ -101,7 +103,7 @@ class Prompter:
             raise PromptError(f"tokenizer.json lacks {family.image_token}, which {family.name} needs")
         self.image_token_id: int = image_token_id
         ends = {
-            self._tokenizer.token_to_id(text) for text in ("<|im_end|>", self._template_values.get("eos_token")) if text
+            self._tokenizer.token_to_id(text) for text in (*_TURN_ENDS, self._template_values.get("eos_token")) if text
         }
         self.end_ids: frozenset[int] = frozenset({i for i in ends if i is not None} | set(extra_end_ids))
         if not self.end_ids:

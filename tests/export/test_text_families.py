@@ -270,6 +270,7 @@ def test_a_file_whose_rotary_width_is_not_its_heads_is_refused(tmp_path: Path) -
         ("llama.vocab_size", 3, "vocab_size is 3"),
         ("llama.attention.value_length", 8, "the same is needed"),
         ("general.architecture", "gpt2", "one of 'qwen2vl'"),
+        ("llama.expert_count", 8, "llama.expert_count is nothing that such a model's header says"),
     ):
         from dataclasses import replace
 

@@ -69,6 +69,14 @@ def test_the_beginning_of_a_llama_prompt_is_set_once(tmp_path: Path) -> None:
     assert ids[:1] == start and ids.count(start[0]) == 1
 
 
+def test_a_turn_ends_where_the_template_ends_it_whatever_ends_a_text(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "llama", "llama")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "eos_token": "<|end_of_text|>"}))
+    prompter = Prompter.open(folder)
+    assert prompter.end_ids == {prompter.encode(text)[0] for text in ("<|eot_id|>", "<|end_of_text|>")}
+
+
 def test_a_token_that_is_not_named_is_written_as_nothing(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "qwen2", "qwen2")
     (folder / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}")
