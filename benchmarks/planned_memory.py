@@ -24,8 +24,8 @@ import numpy as np
 
 import infimed
 from infimed.devices.memory import MB, Use, memory_need
-from infimed.devices.weights import predict
-from infimed.runtime.levels import LEVELS, level
+from infimed.devices.weights import PLANNED_LEVELS, predict
+from infimed.runtime.levels import level
 from infimed.runtime.manifest import SHARED, LevelEntry
 from infimed.runtime.messages import ImagePart, user
 from infimed.runtime.open_engine import open_level
@@ -202,7 +202,7 @@ def main() -> None:
     if given.child:
         child(Path(given.child[0]), given.child[1], given.child[2], int(given.child[3]))
         return
-    names = given.level or [row.name for row in LEVELS]
+    names = given.level or [row.name for row in PLANNED_LEVELS]
     print(f"infimed {infimed.__version__}, {given.threads} threads, load {os.getloadavg()[0]:.1f}")
     columns = ("context", "image", "predicted MB", "measured MB", "error", "libraries MB", "weights MB: plan/file")
     print(f"{'model':9} {'level':12} {'  '.join(columns)}")

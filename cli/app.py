@@ -43,6 +43,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("data", "data", "app", "Make, import, curate and look at datasets."),
     Verb("train", "train", "app", "Fine-tune an adapter by a recipe, and merge it into a checkpoint."),
     Verb("export", "export", "function", "Turn a checkpoint into a bundle of quantised levels."),
+    Verb("build", "build", "function", "Build a TensorRT level's engines where they will run."),
     Verb("verify", "verify", "function", "Check every file of a bundle against its manifest."),
     Verb("run", "run", "function", "Ask a level of a bundle one question about an image."),
     Verb("evaluate", "evaluate", "function", "Predict a dataset with the levels of a bundle."),

@@ -93,6 +93,8 @@ def _as_json(made: Exported) -> dict[str, object]:
 
 
 def _as_lines(made: Exported) -> list[str]:
+    from ..runtime.open_engine import computed_as
+
     lines = []
     if made.gate:
         difference = f"largest pixel difference {made.pixel_difference:.1g}"
@@ -110,6 +112,7 @@ def _as_lines(made: Exported) -> list[str]:
         line = f"{entry.name:14}{entry.weight_bytes / 1e6:>9.2f} MB"
         if parity := measured.get(entry.name):
             line += f"{parity.kl_mean_nats:>12.2e}{parity.kl_max_nats:>12.2e}{parity.top1:>8.1%}"
+            line += f"  {computed}" if (computed := computed_as(entry.name)) else ""
         else:
             line += "   held already" if entry.name not in made.written else "   written and not measured (--no-gate)"
         lines.append(line)

@@ -17,7 +17,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.engine import Engine, Sampling, check_choice
 from ..runtime.images import open_image
 from ..runtime.messages import ImagePart, Message, Part, assistant, user
-from ..runtime.open_engine import CONTEXT_TOKENS, open_engine
+from ..runtime.open_engine import CONTEXT_TOKENS, computed_as, open_engine
 from .app import say_error
 
 MAX_CONTEXT_TOKENS = 1 << 20
@@ -93,12 +93,19 @@ def run(
         engine.close()
 
 
+def named(level: str) -> str:
+    """Return a level's name for a person, with what computes it where that is not what the name says."""
+    computed = computed_as(level)
+    return f"{level}: {computed}" if computed else level
+
+
 def _choose(engine: Engine, messages: list[Message], choices: list[str], as_json: bool) -> None:
     scores = engine.score(messages, choices)
     confidence = scores.probabilities()
     if as_json:
         found: dict[str, Any] = {
             "level": engine.level,
+            "computes": computed_as(engine.level) or "engine",
             "answer": scores.choice(),
             "confidence": float(confidence.max()),
             "options": [
@@ -109,7 +116,7 @@ def _choose(engine: Engine, messages: list[Message], choices: list[str], as_json
         }
         typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
         return
-    typer.echo(f"{scores.choice()}  (confidence {confidence.max():.1%}, {engine.level})")
+    typer.echo(f"{scores.choice()}  (confidence {confidence.max():.1%}, {named(engine.level)})")
     for option, share in sorted(zip(scores.options, confidence, strict=True), key=lambda pair: -pair[1]):
         typer.echo(f"  {share:6.1%}  {option.option}")
 
@@ -118,7 +125,9 @@ def _reply(engine: Engine, messages: list[Message], sampling: Sampling, as_json:
     told = None if as_json else _tell
     completion = engine.generate(messages, sampling, on_text=told)
     if as_json:
-        typer.echo(json.dumps({"level": engine.level, **asdict(completion)}, ensure_ascii=False))
+        computes = computed_as(engine.level) or "engine"
+        found = {"level": engine.level, "computes": computes, **asdict(completion)}
+        typer.echo(json.dumps(found, ensure_ascii=False))
     else:
         typer.echo("")
     return completion.text

@@ -39,6 +39,10 @@ _HEAD_BITS = {
 # Of a vision tower in GGUF; rows that Q8_0 cannot store stay in F16 and make it a little larger.
 _TOWER_BITS = {"f32": 32.0, "f16": 16.0, "q8_0": 8.5}
 
+UNPLANNED = ("tensorrt",)
+"""Formats whose engine's memory and speed were never measured: nothing is predicted of them."""
+PLANNED_LEVELS = tuple(row for row in LEVELS if row.format not in UNPLANNED)
+
 
 class PlanError(InfimedError):
     """What is to be planned is neither a checkpoint nor a bundle."""
@@ -153,14 +157,17 @@ def read_planned(folder: Path, on_file: Callable[[str, int], None] | None = None
         return _of_bundle(Bundle.open(folder, on_file))
     if (folder / "config.json").is_file():
         shape = ModelShape.read(folder)
-        return Planned("checkpoint", shape, tuple(predict(shape, row) for row in LEVELS), *_limits(folder))
+        return Planned("checkpoint", shape, tuple(predict(shape, row) for row in PLANNED_LEVELS), *_limits(folder))
     raise PlanError(f"{folder} is neither a checkpoint (config.json) nor a bundle ({MANIFEST}); name one of them")
 
 
 def _of_bundle(bundle: Bundle) -> Planned:
     shape = ModelShape.from_parts(read_json(bundle.shared / "config.json"), [])
     levels = []
-    for entry in bundle.manifest.levels:
+    entries = [entry for entry in bundle.manifest.levels if level_row(entry.name).format not in UNPLANNED]
+    if not entries:
+        raise PlanError(f"{bundle.folder} holds no level that can be planned: of TensorRT nothing was measured")
+    for entry in entries:
         sizes = {path: bundle.manifest.files[path].size_bytes for path in (*entry.files, *entry.shared)}
         own = sum(sizes[path] for path in entry.files)
         embedding = sum(size for path, size in sizes.items() if path.endswith(".npy"))

@@ -42,6 +42,7 @@ from .onnx_export import export_onnx
 from .parity import Parity, Reference, check_prompts, measure, require, take_references
 from .probe_store import SKETCHES_FILE, read_probes, write_sketches
 from .probes import Probe, make_probes
+from .tensorrt_export import export_tensorrt
 from .transformers_prompt import transformers_prompter
 from .weight_scan import check_finite
 
@@ -219,6 +220,7 @@ def _write_format(job: _Job, draft: Draft, format: str) -> None:
     writers: dict[str, Callable[..., Mapping[str, LevelEntry]]] = {
         "gguf": partial(export_gguf, threads=job.threads, activations=job.activations),
         "onnx": partial(export_onnx, threads=job.threads, activations=job.activations),
+        "tensorrt": partial(export_tensorrt, threads=job.threads, activations=job.activations),
     }
     names = [row.name for row in job.rows if row.format == format]
     if job.gate and draft.gate(format) is None:

@@ -24,7 +24,8 @@ _EXTRA = {
     "onnxscript": "export",
 }
 _ALWAYS = ("torch", "transformers")
-_OF_FORMAT = {"gguf": ("gguf", "llama_cpp"), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+_ONNX = ("onnx", "onnxscript", "onnxruntime")  # a TensorRT level is a graph, and its graph is run here
+_OF_FORMAT = {"gguf": ("gguf", "llama_cpp"), "onnx": _ONNX, "tensorrt": _ONNX}
 
 
 def require_libraries(levels: Iterable[str], *further: str) -> None:

@@ -71,14 +71,14 @@ def export_onnx(
             ranges[row.vision] = vision_ranges(row.name, vision.matrices(), activations)
     shared = bundle_folder / SHARED
     shared.mkdir(parents=True, exist_ok=True)
-    embeddings = _embedding_source(checkpoint, decoder)
+    embeddings = embedding_source(checkpoint, decoder)
     if not (shared / EMBEDDINGS).is_file():
-        _write_embeddings(embeddings, shared / EMBEDDINGS)
+        write_embeddings(embeddings, shared / EMBEDDINGS)
     on_event(Event("onnx embeddings", 1, 1, "tensors"))
 
     def graph(trace: Callable[..., Any], numbers: Any, dtype: str, stage: str) -> Any:
         on_event(Event(stage, 0, 1, "graphs", "tracing the graph"))
-        made = _traced(trace, numbers, dtype)
+        made = traced(trace, numbers, dtype)
         on_event(Event(stage, 1, 1, "graphs"))
         return made
 
@@ -87,12 +87,12 @@ def export_onnx(
         stem, scheme = vision_stem(tower), vision_scheme(tower)
         identity = {"calibration_sha256": activations.sha256} if activations and scheme.needs_ranges else {}
         written[tower] = kept(shared, stem, eyes, scheme, identity) or write_graph(
-            _copy(graph(onnx_vision.trace_vision, vision, scheme.dtype, "onnx vision"), identity),
+            copy_graph(graph(onnx_vision.trace_vision, vision, scheme.dtype, "onnx vision"), identity),
             shared,
             stem,
             eyes,
             scheme,
-            _Counter(f"onnx {stem}", len(eyes), on_event),
+            Counter(f"onnx {stem}", len(eyes), on_event),
             threads=threads,
             ranges=ranges.get(tower),
         )
@@ -101,33 +101,34 @@ def export_onnx(
         scheme = SCHEMES[row.storage]
         (bundle_folder / row.name).mkdir(exist_ok=True)
         made = write_graph(
-            _copy(graph(onnx_decoder.trace_decoder, decoder, scheme.dtype, "onnx decoder")),
+            copy_graph(graph(onnx_decoder.trace_decoder, decoder, scheme.dtype, "onnx decoder")),
             bundle_folder / row.name,
             DECODER,
             text,
             scheme,
-            _Counter(row.name, len(text), on_event),
+            Counter(row.name, len(text), on_event),
             threads=threads,
             ranges=ranges.get(DECODER),
         )
         prompt_files = tuple(name for name in PROMPT_FILES if (shared / name).is_file())
         tower_written = written.get(row.vision, Written((), {}))
         shared_files = tuple(f"{SHARED}/{name}" for name in (*prompt_files, EMBEDDINGS, *tower_written.files))
-        shared_types = {**tower_written.types, embeddings.name: _embedding_type(embeddings)}
-        entries[row.name] = _entry(bundle_folder, row.name, made, shared_files, shared_types)
+        shared_types = {**tower_written.types, embeddings.name: embedding_type(embeddings)}
+        entries[row.name] = level_entry(bundle_folder, row.name, made, shared_files, shared_types)
         on_level(entries[row.name])
     return entries
 
 
 @lru_cache(maxsize=8)
-def _traced(trace: Callable[..., Any], numbers: Any, dtype: str) -> Any:
+def traced(trace: Callable[..., Any], numbers: Any, dtype: str) -> Any:
     """Return the graph; the same one again for the same model, of which each level is a copy."""
     return trace(numbers, dtype)
 
 
-def _entry(
+def level_entry(
     bundle: Path, level: str, made: Written, shared_files: tuple[str, ...], shared_types: Mapping[str, str]
 ) -> LevelEntry:
+    """Return the manifest's entry of a level with the type that each tensor of the checkpoint got."""
     types = {**shared_types, **made.types}
     for name in set(shared_types) & set(made.types):  # a tied head: one tensor of the checkpoint, stored twice
         types[name] = f"{shared_types[name]} (embedding), {made.types[name]} (head)"
@@ -156,7 +157,7 @@ def decoder_sources(
                 raise WeightError(
                     f"{checkpoint.folder}: config.json unties the output head, yet there is no lm_head.weight"
                 )
-            stored = _embedding_source(checkpoint, numbers).name if tied else found[0]
+            stored = embedding_source(checkpoint, numbers).name if tied else found[0]
             if tied and found:
                 _refuse_other_head(Source(checkpoint, stored, shape[::-1]), Source(checkpoint, found[0], shape[::-1]))
         else:
@@ -221,7 +222,8 @@ def _ranges(
     return found
 
 
-def _embedding_source(checkpoint: Checkpoint, numbers: onnx_decoder.DecoderNumbers) -> Source:
+def embedding_source(checkpoint: Checkpoint, numbers: onnx_decoder.DecoderNumbers) -> Source:
+    """Return the token embeddings. Raises WeightError."""
     name = _stored_name(checkpoint, TEXT_PREFIXES, "embed_tokens.weight")
     return Source(checkpoint, name, (numbers.vocabulary, numbers.hidden))
 
@@ -234,7 +236,7 @@ def _stored_name(checkpoint: Checkpoint, prefixes: Sequence[str], name: str) -> 
     raise WeightError(f"{checkpoint.folder} has no tensor {prefixes[0]}{name}; its config.json promises one")
 
 
-def _write_embeddings(source: Source, path: Path) -> None:
+def write_embeddings(source: Source, path: Path) -> None:
     """Write the token embeddings as .npy in their own type, exactly; BF16 as the uint16 of its bits."""
     stored = source.stored()
     with writing(path) as draft, draft.open("wb") as stream:
@@ -247,11 +249,12 @@ def _write_embeddings(source: Source, path: Path) -> None:
             start += len(rows)
 
 
-def _embedding_type(source: Source) -> str:
+def embedding_type(source: Source) -> str:
+    """Return the type of the token embeddings as the manifest names it."""
     return {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}[source.dtype]
 
 
-def _copy(model: Any, metadata: Mapping[str, str] | None = None) -> Any:
+def copy_graph(model: Any, metadata: Mapping[str, str] | None = None) -> Any:
     """Return a copy of a graph, with further metadata."""
     copy = type(model)()
     copy.CopyFrom(model)
@@ -260,7 +263,7 @@ def _copy(model: Any, metadata: Mapping[str, str] | None = None) -> Any:
     return copy
 
 
-class _Counter:
+class Counter:
     """Counts tensors into events."""
 
     def __init__(self, stage: str, total: int, on_event: OnEvent) -> None:

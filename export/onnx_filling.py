@@ -28,24 +28,37 @@ class Filling:
     """A graph that is being filled.
 
     model: an onnx.ModelProto. data: where the numbers go. threads: for quantising. ranges: of static activations, the
-    largest size of what each weight is multiplied by. shared: values that several products use, by what they are of.
+    largest size of what each weight is multiplied by. importance: what an error in an input channel counts, (in,).
+    shared: values that several products use, by what they are of.
     """
 
     model: Any
     data: DataFiles
     threads: int = 1
     ranges: Mapping[str, float] = field(default_factory=dict)
+    importance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     shared: dict[tuple[str, float], tuple[str, ...]] = field(default_factory=dict)
 
-    def store(self, name: str, shape: tuple[int, ...], pieces: Iterable[NDArray[Any]]) -> str:
-        """Add an initialiser whose numbers are `pieces`, one after the other; their type is that of the first."""
+    def store(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        pieces: Iterable[NDArray[Any]],
+        kind: int | None = None,
+        size_bytes: int | None = None,
+    ) -> str:
+        """Add an initialiser whose numbers are `pieces`, one after the other; return its name.
+
+        kind, size_bytes: ONNX's number of the type and the bytes of all; by default as the first piece's numpy type
+        says, which has none for numbers that share a byte.
+        """
         import onnx
 
         rest = iter(pieces)
         first = next(rest)
-        kind = onnx.helper.np_dtype_to_tensor_dtype(first.dtype)
+        kind = onnx.helper.np_dtype_to_tensor_dtype(first.dtype) if kind is None else kind
         tensor = self.model.graph.initializer.add(name=name, dims=shape, data_type=kind)
-        size_bytes = int(np.prod(shape)) * first.dtype.itemsize
+        size_bytes = int(np.prod(shape)) * first.dtype.itemsize if size_bytes is None else size_bytes
         if size_bytes < INLINE_BYTES:
             tensor.raw_data = b"".join(piece.tobytes() for piece in chain([first], rest))
             return name
@@ -79,6 +92,12 @@ class Filling:
 
         if all(entry.domain != domain for entry in self.model.opset_import):
             self.model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+
+    def raise_opset(self, version: int) -> None:
+        """Let the graph be of that version of the standard operators, at least."""
+        for entry in self.model.opset_import:
+            if entry.domain == "":
+                entry.version = max(entry.version, version)
 
     def each(self, work: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield work(item) for each item in order, by as many threads as there are; few items are alive at a time."""

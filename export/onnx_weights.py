@@ -22,8 +22,9 @@ from .onnx_channels import ChannelStorage, store_channels
 from .onnx_data import DataFiles
 from .onnx_filling import Filling
 from .onnx_source import Source, WeightError
+from .tensorrt_weights import TypedStorage, store_typed
 
-Storage = BlockStorage | ChannelStorage
+Storage = BlockStorage | ChannelStorage | TypedStorage
 Sources = Mapping[str, Source | NDArray[np.float32]]
 
 
@@ -98,13 +99,14 @@ def write_graph(
     *,
     threads: int = 1,
     ranges: Mapping[str, float] | None = None,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> Written:
     """Write `stem`.onnx and its data files into `folder`; `model` is used up.
 
     model: an onnx.ModelProto whose first inputs are the weights, as onnx_trace.trace returns it; a weight that it takes
     as float16 is stored so. sources: each weight by the input's name; an array is stored as it is. ranges: the largest
-    size of what each matrix is multiplied by, where the scheme needs it. The graph file appears last; then onnx.checker
-    reads it. Raises WeightError.
+    size of what each matrix is multiplied by, where the scheme needs it. importance: what an error in each input
+    channel of a matrix counts. The graph file appears last; then onnx.checker reads it. Raises WeightError.
     """
     try:
         import onnx
@@ -112,7 +114,7 @@ def write_graph(
         raise MissingExtra("export", "onnx") from None
     graph = model.graph
     data = DataFiles(folder, stem)
-    filling = Filling(model, data, threads, ranges or {})
+    filling = Filling(model, data, threads, ranges or {}, importance or {})
     types: dict[str, str] = {}
     try:
         for value in [value for value in graph.input if value.name in sources]:
@@ -128,6 +130,8 @@ def write_graph(
                     store_blocks(filling, value.name, source, storage)
                 case ChannelStorage():
                     store_channels(filling, value.name, source, storage)
+                case TypedStorage():
+                    store_typed(filling, value.name, source, storage)
                 case None:
                     filling.store(value.name, source.shape[::-1], _halved(source) if half else _plain(source))
             types[source.name] = storage.name if storage else "float16" if half else "float32"

@@ -13,7 +13,7 @@ from typing import Literal
 
 from .. import InfimedError
 
-Format = Literal["gguf", "onnx"]
+Format = Literal["gguf", "onnx", "tensorrt"]
 Importance = Literal["never", "optional", "required"]
 
 IMATRIX = "imatrix"
@@ -87,11 +87,17 @@ LEVELS: tuple[QuantLevel, ...] = (
     QuantLevel("onnx-int4-b128", "onnx", "int4-b128", 4.28125, False, ("cpu", "cuda"), "fp32"),
     QuantLevel("onnx-int4-b128-hqq", "onnx", "int4-b128-hqq", 4.5, False, ("cpu", "cuda"), "fp32"),
     QuantLevel("onnx-int4-b128-kquant", "onnx", "int4-b128-kquant", 4.28125, False, ("cpu", "cuda"), "fp32"),
+    # On the processor it is the level's graph that runs, in onnxruntime; its engine needs an NVIDIA GPU.
+    QuantLevel("tensorrt-fp32", "tensorrt", "fp32", 32.0, True, ("cpu", "cuda"), "fp32"),
+    QuantLevel("tensorrt-fp16", "tensorrt", "fp16", 16.0, False, ("cpu", "cuda"), "fp16"),
+    QuantLevel("tensorrt-int8", "tensorrt", "int8", 8.0, False, ("cpu", "cuda"), "fp16"),
+    QuantLevel("tensorrt-int4", "tensorrt", "int4", 4.25, False, ("cpu", "cuda"), "fp16", "optional"),
 )
 _ROWS: Mapping[str, QuantLevel] = {row.base: row for row in LEVELS}
 VISION_TYPES: Mapping[Format, tuple[str, ...]] = {
     "gguf": ("f32", "f16", "q8_0"),
     "onnx": tuple(row.storage for row in LEVELS if row.format == "onnx"),
+    "tensorrt": tuple(row.storage for row in LEVELS if row.format == "tensorrt"),
 }
 """How a format's vision tower may be stored."""
 

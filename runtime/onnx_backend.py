@@ -51,22 +51,23 @@ class OnnxBackend:
         context_tokens: int,
         vision: str = FULL_VISION,
         providers: tuple[str, ...] = ("CPUExecutionProvider",),
+        as_written: bool = False,
     ) -> None:
         """Open the level in `folder` with what it uses in `shared`.
 
         threads: of the processor. context_tokens: room of the KV cache; memory is taken as it fills. vision: how the
-        vision tower is stored. providers: of onnxruntime, in order; each must really run here. Raises OnnxError,
-        BackendError or MissingExtra.
+        vision tower is stored. providers: of onnxruntime, in order; each must really run here. as_written: as for
+        open_session. Raises OnnxError, BackendError or MissingExtra.
         """
         config = read_json(shared / "config.json")
         check_settings(threads, context_tokens, context_limit(config))
         self._rules = open_rules(shared, family_of(config))
         self._embeddings = _open_embeddings(shared / EMBEDDINGS)
-        self._decoder = open_session(folder / f"{DECODER}.onnx", threads, providers)
+        self._decoder = open_session(folder / f"{DECODER}.onnx", threads, providers, as_written=as_written)
         self._vision: Any = None  # stays so in a family that takes no images
         if self._rules is not None:
             eyes = shared / f"{vision_stem(vision)}.onnx"
-            self._vision = open_session(eyes, threads, providers)
+            self._vision = open_session(eyes, threads, providers, as_written=as_written)
             self._window = _vision_sizes(self._vision, self._rules, eyes.name)
             self._pixel_type = float_types(self._vision)["pixel_values"]
         self._give_back = giving_back()

@@ -20,10 +20,11 @@ class OnnxError(InfimedError):
     """onnxruntime cannot open or run a graph here."""
 
 
-def open_session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
+def open_session(path: Path, threads: int, providers: tuple[str, ...], *, as_written: bool = False) -> Any:
     """Return an onnxruntime.InferenceSession. Raises OnnxError, OnnxFileError or MissingExtra.
 
-    providers: in order; each must really run here, or the session is refused.
+    providers: in order; each must really run here, or the session is refused. as_written: Q/DQ are computed as they
+    stand; otherwise onnxruntime may fuse them into products of its own, at 4 bits with activations rounded to 8.
     """
     try:
         import onnxruntime
@@ -35,6 +36,8 @@ def open_session(path: Path, threads: int, providers: tuple[str, ...]) -> Any:
     options.log_severity_level = 3
     options.enable_mem_pattern = False  # a plan is kept for every length seen, and lengths never end
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if as_written:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     check_onnx_file(path)
     missing = [name for name in providers if name not in onnxruntime.get_available_providers()]
     session = None

@@ -15,15 +15,25 @@ from .levels import level as level_row
 from .manifest import SHARED, LevelEntry
 from .prompt import Prompter, read_json
 from .shape import context_limit
+from .tensorrt_recipe import tower_of
 
 CONTEXT_TOKENS = 4096
 """Room for prompt and reply unless asked otherwise; less where the model was made for less."""
 GGUF_MODEL = "model.gguf"
+GRAPH = "graph, not engine"
 
 
 def default_threads() -> int:
     """Return how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def computed_as(level: str) -> str:
+    """Return what a level's engine really is where its name promises more, else nothing: for every place that names it.
+
+    A TensorRT level is opened as its graph, in onnxruntime: the numbers that an engine is built to give, not its own.
+    """
+    return GRAPH if level_row(level).format == "tensorrt" else ""
 
 
 def open_engine(
@@ -85,8 +95,9 @@ def open_level(
             shared,
             threads=threads,
             context_tokens=context_tokens,
-            vision=row.vision,
+            vision=tower_of(row.vision) if row.format == "tensorrt" else row.vision,
             providers=providers,
+            as_written=row.format == "tensorrt",
         ),
         prompter,
         entry.name,

@@ -14,7 +14,7 @@ from ..evaluation.prediction import Subject
 from ..runtime.bundle import Bundle
 from ..runtime.engine import Engine
 from ..runtime.levels import level as level_row
-from ..runtime.open_engine import open_engine
+from ..runtime.open_engine import computed_as, open_engine
 from .adapter import Adapter
 from .checkpoint import Checkpoint
 from .reference import open_reference
@@ -24,8 +24,9 @@ from .reference import open_reference
 class Target:
     """Something to evaluate. open: loads it; called only when there is a question left to ask.
 
-    computed_by: the library that answers, its version and where it runs: what a resumed run must share. Of torch the
-    threads too: with another number its last bits differ. onnxruntime and llama.cpp give equal rows.
+    computed_by: the library that answers, its version and where it runs, and what it computes where the level's name
+    promises more: what a resumed run must share. Of torch the threads too: with another number its last bits differ.
+    onnxruntime and llama.cpp give equal rows.
     """
 
     run: str
@@ -43,6 +44,8 @@ def bundle_target(bundle: Bundle, level: str, threads: int, gpu_layers: int = 0)
         by = {**_installed("llama-cpp-python"), "gpu_layers": gpu_layers}
     else:
         by = {**_installed("onnxruntime", "onnxruntime-gpu"), "device": "cuda" if gpu_layers else "cpu"}
+    if computed := computed_as(level):
+        by["computes"] = computed
     return Target(level, subject, lambda: open_engine(bundle, level, threads=threads, gpu_layers=gpu_layers), by)
 
 

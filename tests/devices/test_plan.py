@@ -9,8 +9,8 @@ import pytest
 from infimed.devices.memory import Use, memory_need
 from infimed.devices.plan import advice, best, bounded, plan
 from infimed.devices.profiles import GB, device
-from infimed.devices.weights import PlanError, Planned, predict
-from infimed.runtime.levels import LEVELS, level
+from infimed.devices.weights import PLANNED_LEVELS, PlanError, Planned, predict
+from infimed.runtime.levels import level
 from infimed.runtime.shape import ModelShape
 
 from .shapes import QWEN3_VL_2B, QWEN3_VL_8B, QWEN25_VL_3B
@@ -19,7 +19,7 @@ USE = Use(context_tokens=4096, image_pixels=448 * 448)
 
 
 def planned(shape: ModelShape) -> Planned:
-    return Planned("checkpoint", shape, tuple(predict(shape, row) for row in LEVELS), 10**7, 131072)
+    return Planned("checkpoint", shape, tuple(predict(shape, row) for row in PLANNED_LEVELS), 10**7, 131072)
 
 
 @pytest.mark.parametrize(("name", "published_gb"), [("gguf-f16", 6.18), ("gguf-q8_0", 3.28), ("gguf-q4_k_m", 1.93)])
@@ -86,7 +86,7 @@ def test_a_model_too_large_for_every_device_of_a_kind_is_told_so() -> None:
 
 
 def test_more_context_and_larger_images_never_need_less_memory() -> None:
-    for row in LEVELS:
+    for row in PLANNED_LEVELS:
         weights = predict(QWEN3_VL_2B, row)
         needs = [memory_need(QWEN3_VL_2B, weights, Use(n, 448**2)).total_bytes for n in (256, 1024, 4096, 16384)]
         assert needs == sorted(needs) and len(set(needs)) == 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infimed.devices.weights import PlanError, predict, read_planned
+from infimed.devices.weights import PLANNED_LEVELS, PlanError, predict, read_planned
 from infimed.runtime.bundle import write_manifest
 from infimed.runtime.levels import LEVELS, level
 from infimed.runtime.manifest import SHARED, LevelEntry, VerifyError
@@ -21,7 +21,7 @@ from .checkpoints import write_bundle, write_checkpoint
 
 def test_a_checkpoint_is_planned_at_every_level_from_its_headers(tmp_path: Path) -> None:
     planned = read_planned(write_checkpoint(tmp_path / "c"))
-    assert [weights.level.name for weights in planned.levels] == [row.name for row in LEVELS]
+    assert [weights.level.name for weights in planned.levels] == [row.name for row in PLANNED_LEVELS]
     assert planned.source == "checkpoint" and planned.max_pixels == 112 * 112
     by_name = {weights.level.name: weights for weights in planned.levels}
     language = 100 * 64 + 128 * 64

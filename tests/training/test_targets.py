@@ -27,4 +27,6 @@ def test_a_run_is_known_by_what_computes_it() -> None:
     assert by.keys() == {"library", "version", "device", "threads"}
     assert (by["library"], by["device"], by["threads"]) == ("torch", "cuda", 3)
     assert of_level("gguf-f16", 7).items() >= {"library": "llama-cpp-python", "gpu_layers": 7}.items()
+    assert of_level("tensorrt-fp16").items() >= {"library": "onnxruntime", "computes": "graph, not engine"}.items()
+    assert "computes" not in of_level("onnx-int4")
     assert (of_level("onnx-int4")["device"], of_level("onnx-int4", 1)["device"]) == ("cpu", "cuda")
