@@ -17,6 +17,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "checkpoint_3b": ("--small",),
     "calibration_kl": ("--quick", "--images", "20", "--rows", "20", "--draws", "500", "--halves", "1"),
     "drift_error_rates": ("--draws", "50"),
+    "export_scale": ("--small", "--steps", "merge,b,d", "--genai-layers", "0"),
     "help_time": ("--quick",),
     "kernel_bounds": ("--models", "random-0", "--levels", "gguf-q8_0", "onnx-int4", "--probes", "3"),
     "near_duplicates": ("--phantoms", "60", "--changed", "20"),
@@ -24,6 +25,8 @@ SMALL: dict[str, tuple[str, ...]] = {
     "peers": ("--llama-cpp-only",),
     "phantom_thumbnails": ("--images", "600"),
     "planned_memory": ("--quick",),
+    "run_scale": ("--small",),
+    "scale_table": (),
 }
 
 
