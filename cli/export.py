@@ -31,7 +31,11 @@ def export(
     ],
     calibration: Annotated[
         Path | None,
-        typer.Option("--calibration", help="A curated dataset; its calibration rows join the golden prompts."),
+        typer.Option(
+            "--calibration",
+            help="A curated dataset; its calibration rows join the golden prompts, and calibrated levels (+imatrix) "
+            "are made by them.",
+        ),
     ] = None,
     probes: Annotated[
         int, typer.Option("--probes", min=6, help="Golden prompts drawn, and as many calibration rows.")
