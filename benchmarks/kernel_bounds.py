@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ def main() -> None:
         print(f"  {kind:32} {max(row['types'].get(kind, 0.0) for row in rows):9.3g}")
 
 
-def measure(model: str, levels: list[str], probes: int, place: Path) -> list[dict[str, Any]]:
-    """Return one row per level of a model."""
+def measure(model: str, levels: list[str], probes: int, place: Path) -> Iterator[dict[str, Any]]:
+    """Yield one row per level of a model."""
     checkpoint = HOUSE / "training/base" if model == "base" else _random(model, place / "checkpoint")
     bundle = place / "bundle"
     (bundle / "shared").mkdir(parents=True)
@@ -102,12 +103,10 @@ def measure(model: str, levels: list[str], probes: int, place: Path) -> list[dic
         kinds = ("ct", "mri")
         dataset = write_phantoms(place / "calibration", 12, 1, kinds, per_image=1, roles={"calibration": 1.0})
         activations = calibrate(checkpoint, dataset.folder)
-    found = []
     for format, writer in (("gguf", export_gguf), ("onnx", export_onnx)):
         if names := [name for name in levels if level_row(name).format == format]:
             for entry in writer(checkpoint, bundle, names, activations=activations).values():
-                found.append(_row(model, Level(bundle, entry), references, place / "work"))
-    return found
+                yield _row(model, Level(bundle, entry), references, place / "work")
 
 
 def _row(model: str, level: Level, references: tuple[Reference, ...], work: Path) -> dict[str, Any]:
