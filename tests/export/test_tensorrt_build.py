@@ -19,6 +19,7 @@ for _library in ("torch", "transformers", "onnx", "onnxruntime"):
 
 from ..onnx_levels import Exported  # noqa: E402
 from ..tensorrt_levels import LEVELS, tiny_levels  # noqa: E402
+from ..text_models import build_text_checkpoint  # noqa: E402
 
 VERSION = "1.7.1.116"
 WHEELS = [f"tensorrt-rtx-cu13-{part}=={VERSION}" for part in ("libs", "bindings")]
@@ -88,6 +89,19 @@ def test_the_real_builder_takes_every_graph_for_every_gpu(library: Path, exporte
     decoders, towers = len(LEVELS), 4  # fp32, fp16, int8, int4
     assert len(found) == (decoders + towers) * len(GPUS)
     assert all(isinstance(size, int) and size > 100_000 for size in found.values()), found
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_the_real_builder_takes_models_without_images(family: str, library: Path, tmp_path: Path) -> None:
+    from infimed.export.tensorrt_export import export_tensorrt
+
+    checkpoint = build_text_checkpoint(tmp_path / "checkpoint", family, layers=1)
+    levels = ("tensorrt-fp16", "tensorrt-int4")
+    export_tensorrt(checkpoint, tmp_path / "bundle", levels)
+    told = run(library, BUILD, tmp_path / "bundle", " ".join(levels), "8.6", tmp_path)
+    _, found = json.loads(told.splitlines()[-1])
+    assert len(found) == 2 and all(isinstance(size, int) for size in found.values()), found
 
 
 REFUSALS = """
