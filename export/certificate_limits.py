@@ -77,6 +77,7 @@ KERNEL_LIMITS: Mapping[str, KernelLimit] = {
     "gguf-q4_0": KernelLimit(0.32, 7.6e-4, 0.093),
     "gguf-q3_k_m": KernelLimit(0.32, 1.5e-3, 0.17),
     "gguf-q2_k": KernelLimit(0.17, 1.7e-3, 0.35),
+    "onnx-fp16": KernelLimit(None, STORED_KL_NATS),
     "onnx-int8-acc4": KernelLimit(2.0, 1.7e-3, 0.006),
     "onnx-int4": KernelLimit(0.16, 1.4e-4, 0.09),
 }

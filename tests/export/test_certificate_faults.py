@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from infimed.export import certificate_examine as examine_module
 from infimed.export.certificate import Certificate
 from infimed.export.certificate_examine import examine
 from infimed.runtime import prompt as prompt_module
@@ -69,6 +70,13 @@ def test_a_clean_level_is_certified(clean: Bundle, level: str) -> None:
     assert total is not None and weights is not None and kernels is not None
     if level in ("gguf-q4_k_m", "onnx-int4"):
         assert weights > 1e-3 > kernels and 0.5 * total < weights + kernels < 2 * total
+
+
+def test_a_level_of_another_format_is_not_run_and_says_so(clean: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examine_module, "RUNNABLE", ("onnx",))
+    found = taken(clean, "gguf-f32")
+    assert found.held and set(verdicts(found).values()) == {"not run"}
+    assert found.finding("checks", "tokens").verdict == "held"
 
 
 def swapped_sections(config: dict[str, Any]) -> None:
