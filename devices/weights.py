@@ -27,6 +27,7 @@ from ..runtime.manifest import MANIFEST
 from ..runtime.prompt import open_rules, read_json
 from ..runtime.shape import ModelShape, context_limit
 from ..runtime.tensors import HEAD, TextSizes
+from .tower import tower_bytes
 
 # Levels whose output head is stored in more bits than the rest: in GGUF where llama.cpp is not there to be asked, in
 # ONNX (onnx_schemes.py).
@@ -36,8 +37,6 @@ _HEAD_BITS = {
     **{f"gguf-{name}": _Q6_K for name in ("q5_k_m", "q4_k_m", "iq4_xs", "q4_0", "q3_k_m", "q2_k")},
     **{row.base: 9.0 for row in LEVELS if row.format == "onnx" and row.storage.startswith("int4")},
 }
-# Of a vision tower in GGUF; rows that Q8_0 cannot store stay in F16 and make it a little larger.
-_TOWER_BITS = {"f32": 32.0, "f16": 16.0, "q8_0": 8.5}
 
 UNPLANNED = ("tensorrt",)
 """Formats whose engine's memory and speed were never measured: nothing is predicted of them."""
@@ -100,13 +99,11 @@ def predict(shape: ModelShape, row: QuantLevel) -> LevelWeights:
     bits = _bits(shape, row)
     language = int((body * bits.body + embedding * bits.head) / 8)
     if row.format == "onnx":
-        # The embedding keeps the checkpoint's own type and lies apart; the vision tower is stored like some level.
+        # The embedding keeps the checkpoint's own type and lies apart.
         stored = embedding * shape.stored_bytes // max(shape.parameters, 1)
-        vision_bits = next(one.weight_bits for one in LEVELS if one.format == "onnx" and one.storage == row.vision)
-        return LevelWeights(row, language, stored, int(vision_bits * shape.vision_parameters / 8), exact=False)
+        return LevelWeights(row, language, stored, tower_bytes(shape, row), exact=False)
     apart = 0 if shape.tied_embeddings else int(embedding * bits.embedding / 8)
-    tower = int(shape.vision_parameters * _TOWER_BITS[row.vision] / 8)
-    return LevelWeights(row, language, apart, tower, exact=False)
+    return LevelWeights(row, language, apart, tower_bytes(shape, row), exact=False)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def planned(shape: ModelShape) -> Planned:
 def test_predicted_weights_equal_the_measured_files_of_the_3b_shape(name: str, published_gb: float) -> None:
     predicted = predict(QWEN25_VL_3B, level(name))
     assert predicted.language_bytes / GB == pytest.approx(published_gb, rel=0.01)
-    assert predicted.vision_bytes == 2 * QWEN25_VL_3B.vision.parameters
+    assert predicted.vision_bytes == pytest.approx(2 * QWEN25_VL_3B.vision.parameters, rel=0.001)
 
 
 def test_the_kv_cache_of_the_3b_shape_is_36_kib_per_token() -> None:
