@@ -37,7 +37,7 @@ def _bytes(sides: tuple[int, ...], row: QuantLevel) -> int:
             return 4 * values
         return 2 * values if sides[-1] % kind.values else values // kind.values * kind.bytes
     # The graph's own type is that of a level of full or of half precision; a quantised one says what it was made in.
-    own = 2 if row.vision == "fp16" else 4
+    own = 2 if row.vision == "fp16" or (row.format == "tensorrt" and row.vision != "fp32") else 4
     if len(sides) != 2:
         return own * values
     bits = next(one.weight_bits for one in LEVELS if one.format == row.format and one.storage == row.vision)

@@ -36,6 +36,7 @@ _HEAD_BITS = {
     "gguf-iq3_xxs": _Q5_K,
     **{f"gguf-{name}": _Q6_K for name in ("q5_k_m", "q4_k_m", "iq4_xs", "q4_0", "q3_k_m", "q2_k")},
     **{row.base: 9.0 for row in LEVELS if row.format == "onnx" and row.storage.startswith("int4")},
+    **{row.base: 16.0 for row in LEVELS if row.format == "tensorrt" and row.storage != "fp32"},
 }
 
 UNPLANNED = ("tensorrt",)
@@ -98,7 +99,7 @@ def predict(shape: ModelShape, row: QuantLevel) -> LevelWeights:
     body = shape.language_parameters - embedding * (1 if shape.tied_embeddings else 2)
     bits = _bits(shape, row)
     language = int((body * bits.body + embedding * bits.head) / 8)
-    if row.format == "onnx":
+    if row.format != "gguf":
         # The embedding keeps the checkpoint's own type and lies apart.
         stored = embedding * shape.stored_bytes // max(shape.parameters, 1)
         return LevelWeights(row, language, stored, tower_bytes(shape, row), exact=False)
