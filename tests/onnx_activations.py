@@ -37,7 +37,8 @@ def measure_activations(bundle: Path, prompts: Sequence[Sequence[Message]]) -> A
 
     for messages in prompts:
         prompt = prompter.prompt(messages)
-        rows = (table[prompt.token_ids].astype(np.uint32) << 16).view(np.float32)
+        rows = table[prompt.token_ids]
+        rows = (rows.astype(np.uint32) << 16).view(np.float32) if rows.dtype == np.uint16 else rows.astype(np.float32)
         for image in prompt.images:
             pixels, grid = patches(image.rgb, prompter.rules)
             made, seen = eyes.run({"pixel_values": pixels, **vision_index([grid], **eyes.sizes).feeds()})
