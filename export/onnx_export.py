@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 TEXT_PREFIXES = ("model.language_model.", "language_model.model.", "model.")
 VISION_PREFIXES = ("model.visual.", "visual.")
+CHANNELS_KEPT = 0.99
+"""A static range holds what was seen in so many of a product's input channels; larger numbers of the others are cut."""
 HEAD_NAMES = ("lm_head.weight", "language_model.lm_head.weight")
 
 
@@ -192,7 +194,7 @@ def vision_sources(
 def decoder_ranges(
     level: str, matrices: Mapping[str, tuple[int, int]], activations: Activations | None
 ) -> dict[str, float]:
-    """Return the largest size of what each matrix of the decoder is multiplied by. Raises WeightError."""
+    """Return the range of what each matrix of the decoder is multiplied by. Raises WeightError."""
     hub = {name: name if name == onnx_decoder.HEAD else f"model.{name}" for name in matrices}
     return _ranges(level, hub, matrices, activations)
 
@@ -200,7 +202,7 @@ def decoder_ranges(
 def vision_ranges(
     level: str, matrices: Mapping[str, tuple[int, int]], activations: Activations | None
 ) -> dict[str, float]:
-    """Return the largest size of what each matrix of the vision tower is multiplied by. Raises WeightError."""
+    """Return the range of what each matrix of the vision tower is multiplied by. Raises WeightError."""
     return _ranges(level, {name: f"visual.{name}" for name in matrices}, matrices, activations)
 
 
@@ -218,7 +220,7 @@ def _ranges(
         if values is None or values.shape != matrices[name][:1]:
             has = "has none" if values is None else f"has {len(values)} channels in place of {matrices[name][0]}"
             raise WeightError(f"level {level}: the calibration {has} of {hub_name}; calibrate this checkpoint")
-        found[name] = float(values.max())
+        found[name] = float(np.quantile(values, CHANNELS_KEPT))
     return found
 
 

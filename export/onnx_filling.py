@@ -27,8 +27,8 @@ MICROSOFT = "com.microsoft"
 class Filling:
     """A graph that is being filled.
 
-    model: an onnx.ModelProto. data: where the numbers go. threads: for quantising. ranges: of static activations, the
-    largest size of what each weight is multiplied by. importance: what an error in an input channel counts, (in,).
+    model: an onnx.ModelProto. data: where the numbers go. threads: for quantising. ranges: the largest size that static
+    activations keep, by the weight they are multiplied by. importance: what an error in an input channel counts, (in,).
     shared: values that several products use, by what they are of.
     """
 

@@ -105,7 +105,7 @@ def write_graph(
 
     model: an onnx.ModelProto whose first inputs are the weights, as onnx_trace.trace returns it; a weight that it takes
     as float16 is stored so. sources: each weight by the input's name; an array is stored as it is. ranges: the largest
-    size of what each matrix is multiplied by, where the scheme needs it. importance: what an error in each input
+    size that static activations keep, by the weight they are multiplied by. importance: what an error in each input
     channel of a matrix counts. The graph file appears last; then onnx.checker reads it. Raises WeightError.
     """
     try:
