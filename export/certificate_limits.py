@@ -79,6 +79,10 @@ KERNEL_LIMITS: Mapping[str, KernelLimit] = {
     "gguf-q2_k": KernelLimit(0.17, 1.7e-3, 0.35),
     "onnx-fp16": KernelLimit(None, STORED_KL_NATS),
     "onnx-int8-acc4": KernelLimit(2.0, 1.7e-3, 0.006),
+    "onnx-int8": KernelLimit(4e-4, 2.8e-12, 0.0058),
+    "onnx-int8-dynamic": KernelLimit(3.0, 3.2e-3, 0.0081),
+    "onnx-int4-acc4": KernelLimit(0.3, 7.6e-4, 0.094),
+    "onnx-int4-kquant": KernelLimit(0.14, 7.4e-5, 0.091),
     "onnx-int4": KernelLimit(0.16, 1.4e-4, 0.09),
 }
 """Level -> bound of its kernels on a processor."""
