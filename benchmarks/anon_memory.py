@@ -103,6 +103,12 @@ def metered(
         )
 
 
+def end_tidily() -> None:
+    """Let a request to end (SIGTERM, SIGHUP) unwind this process: what it wrote is removed, what it runs is ended."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, frame: sys.exit(128 + got))
+
+
 def available_bytes() -> int:
     """Return what the machine could give a new process now (MemAvailable)."""
     for line in Path("/proc/meminfo").read_text().splitlines():

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from infimed.benchmarks.anon_memory import end_tidily
 from infimed.benchmarks.peers import VOCABULARY, llama_cpp_source
 from infimed.runtime.files import canonical_json, write_bytes
 from infimed.runtime.messages import ImagePart, user
@@ -271,6 +272,7 @@ def main() -> None:
     given = parser.parse_args()
     size = SMALL if given.small else Size()
     size = replace(size, layers=given.layers or size.layers)
+    end_tidily()
     with tempfile.TemporaryDirectory(prefix="infimed-scale-") as place:
         folder = given.out or Path(place)
         base = write_base(folder / "base", size)

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from infimed.benchmarks.anon_memory import Metered, available_bytes, metered
+from infimed.benchmarks.anon_memory import Metered, available_bytes, end_tidily, metered
 from infimed.benchmarks.checkpoint_3b import SMALL, Size, tensors_of, write_adapter, write_base
 from infimed.benchmarks.peers import convert_command, genai_command, genai_folder, quantise_command
 from infimed.benchmarks.scale_table import Row, conditions, table
@@ -235,6 +235,7 @@ def main() -> None:
     named = tuple(int(text) for text in given.genai_layers.split(",")) if given.genai_layers else GENAI_LAYERS
     genai_layers = tuple(layers for layers in named if 0 < layers <= size.layers)
     rows: list[Row] = []
+    end_tidily()
     with tempfile.TemporaryDirectory(prefix="infimed-scale-", dir=given.folder) as name:
         base = write_base(Path(name) / "base", size)
         _warm(base)

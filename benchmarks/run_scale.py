@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infimed.benchmarks.anon_memory import Metered, metered
+from infimed.benchmarks.anon_memory import Metered, end_tidily, metered
 from infimed.benchmarks.checkpoint_3b import SMALL, Size, write_base
 from infimed.benchmarks.scale_table import conditions
 from infimed.devices.memory import Use, memory_need
@@ -151,6 +151,7 @@ def main() -> None:
     levels = tuple(given.level or LEVELS)
     told: dict[str, object] = {**conditions(given.threads), "layers": size.layers, "use": asdict(USE)}
     print(json.dumps(told), flush=True)
+    end_tidily()
     with tempfile.TemporaryDirectory(prefix="infimed-scale-", dir=given.folder) as name:
         base, bundle = write_base(Path(name) / "base", size), Path(name) / "bundle"
         asked = [part for level in levels for part in ("--level", level)]
