@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +12,7 @@ import typer
 
 from ..runtime.levels import LEVELS
 from .printable import printable
-from .progress import drawn
+from .progress import drawn, time_text
 
 if TYPE_CHECKING:
     from ..export.export_bundle import Exported
@@ -47,6 +49,9 @@ def export(
         bool, typer.Option("--gate/--no-gate", help="Hold the graph against torch, and measure each level.")
     ] = True,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print sizes, disk, memory and about how long it takes; write nothing.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print sizes and distances as JSON.")] = False,
 ) -> None:
     """Turn a checkpoint into a bundle of quantised levels.
@@ -58,6 +63,9 @@ def export(
     Given a bundle of the same checkpoint, the levels that it lacks are added; those it holds are left as they are.
     Broken off, the same command goes on where it was and ends with the same bytes.
     """
+    if dry_run:
+        _tell_outlook(checkpoint, level, probes * (1 if calibration is None else 2), gate, threads, out, as_json)
+        return
     from ..export.export_bundle import export_bundle
 
     with drawn() as on_event:
@@ -77,6 +85,32 @@ def export(
     else:
         for line in _as_lines(made):
             typer.echo(line)
+
+
+def _tell_outlook(
+    checkpoint: Path, levels: list[str], probes: int, gate: bool, threads: int | None, out: Path, as_json: bool
+) -> None:
+    """Print what an export would take."""
+    from ..export.outlook import outlook
+    from ..runtime.open_engine import default_threads
+
+    found = outlook(checkpoint, levels, probes=probes, gate=gate, threads=threads or default_threads())
+    if as_json:
+        typer.echo(json.dumps({**asdict(found), "seconds": found.seconds}, indent=2))
+        return
+    typer.echo(f"{'level':24}{'weights':>13}{'own files':>13}{'about':>12}")
+    for row in found.levels:
+        remark = "" if row.asked else "   judged, then removed"
+        sizes = f"{row.weight_bytes / 1e6:>10,.2f} MB{row.own_bytes / 1e6:>10,.2f} MB"
+        typer.echo(f"{row.level:24}{sizes}{time_text(row.seconds):>12}{remark}")
+    if gate:
+        typer.echo(f"reference, gate and each level's distance: about {time_text(found.gate_seconds)}")
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(place).free
+    typer.echo(f"disk {found.disk_bytes / 1e6:,.1f} MB at its fullest, {free / 1e6:,.0f} MB free")
+    typer.echo(
+        f"memory about {found.memory_bytes / 1e6:,.0f} MB; all about {time_text(found.seconds)}; nothing written"
+    )
 
 
 def _as_json(made: Exported) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """The bytes of a vision tower as a level stores it, from the shapes of its tensors; none is opened.
 
-What stays as it is: vectors, and the matrix that sees raw pixels; in GGUF also rows that fill no block of a type.
+What stays as it is: vectors, and the matrix that sees raw pixels; also rows that fill no block of a type.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 from ..runtime.gguf_file import TENSOR_TYPES
-from ..runtime.levels import LEVELS, QuantLevel
+from ..runtime.levels import LEVELS, TENSORRT_BLOCK, QuantLevel
 from ..runtime.shape import ModelShape
 from ..runtime.tensors import VisionSizes
 
@@ -38,7 +38,8 @@ def _bytes(sides: tuple[int, ...], row: QuantLevel) -> int:
         return 2 * values if sides[-1] % kind.values else values // kind.values * kind.bytes
     # The graph's own type is that of a level of full or of half precision; a quantised one says what it was made in.
     own = 2 if row.vision == "fp16" or (row.format == "tensorrt" and row.vision != "fp32") else 4
-    if len(sides) != 2:
+    unblocked = row.format == "tensorrt" and row.vision == "int4" and sides[-1] % TENSORRT_BLOCK
+    if len(sides) != 2 or unblocked:
         return own * values
     bits = next(one.weight_bits for one in LEVELS if one.format == row.format and one.storage == row.vision)
     return math.ceil(bits * values / 8)

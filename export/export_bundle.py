@@ -25,7 +25,8 @@ from ..runtime.levels import level as level_row
 from ..runtime.manifest import PROBES, SHARED, LevelEntry, Manifest
 from ..runtime.open_engine import default_threads, open_level
 from ..runtime.prompt import PROMPT_FILES, Prompter
-from ..runtime.publish import publishing, refuse_taken
+from ..runtime.publish import PublishError, publishing, refuse_taken
+from ..runtime.shape import ModelShape
 from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
 from ..training.provenance import versions
@@ -39,6 +40,7 @@ from .family_mappings import refuse_towers
 from .gguf_export import export_gguf
 from .libraries import require_libraries
 from .onnx_export import export_onnx
+from .outlook import disk_bytes, with_judges
 from .parity import Parity, Reference, check_prompts, measure, require, take_references
 from .probe_store import SKETCHES_FILE, read_probes, write_sketches
 from .probes import Probe, make_probes
@@ -112,7 +114,7 @@ def export_bundle(
     if not extends:
         refuse_taken(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
-    check_shapes(checkpoint_folder)
+    shape = check_shapes(checkpoint_folder)
     refuse_towers(checkpoint.config, rows)
     prompter = Prompter.open(checkpoint_folder)
     check_finite(checkpoint, on_event)
@@ -132,6 +134,7 @@ def export_bundle(
         if calibration is not None and any(row.calibrated for row in missing):
             activations = calibrate(checkpoint.folder, calibration, on_event=on_event)
         threads = threads or default_threads()
+        _check_room(shape, with_judges(missing) if gate else missing, work, out)
         job = _Job(checkpoint, prompter, missing, held, calibration, activations, probe_count, gate, threads, on_event)
         draft = Draft(work, notes_of(out), _identity(job, license))
         try:
@@ -151,6 +154,17 @@ def _check_calibration(rows: Sequence[QuantLevel], calibration: Path | None) -> 
     calibrated = [row.name for row in rows if row.calibrated]
     if calibrated and calibration is None:
         raise CalibrationError(f"{calibrated[0]} is made from calibration rows of a dataset; add --calibration DATASET")
+
+
+def _check_room(shape: ModelShape, rows: Sequence[QuantLevel], work: Path, out: Path) -> None:
+    """Raise PublishError where the disk has less room than the weights take. work: the draft, with what is there."""
+    there = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+    need, free = disk_bytes(shape, rows) - there, shutil.disk_usage(work).free
+    if need > free:
+        raise PublishError(
+            f"{out} needs {need / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free (levels that graphs are judged on "
+            "included); free some space, name a folder on another disk, or ask for fewer levels"
+        )
 
 
 def _identity(job: _Job, license: str | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.families import family_of
 from ..runtime.files import sha256_file, write_bytes
+from ..runtime.levels import TENSORRT_BLOCK
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import SHARED, LevelEntry
 from ..runtime.onnx_backend import DECODER, EMBEDDINGS, vision_stem
@@ -28,7 +29,6 @@ from . import onnx_decoder, onnx_export, onnx_vision
 from .onnx_source import WeightError
 from .onnx_weights import Scheme, Written, kept, write_graph
 from .tensorrt_profiles import decoder_profiles, vision_profiles
-from .tensorrt_quantise import BLOCK
 from .tensorrt_weights import TypedStorage
 
 if TYPE_CHECKING:
@@ -49,7 +49,9 @@ def typed_scheme(type: str, matrices: Mapping[str, tuple[int, int]]) -> Scheme:
     """Return how the matrices of a graph are stored; those whose input side fills no blocks stay float16 at 4 bits."""
     storage = ROUNDED[type]
     blocks = storage is not None and storage.bits == 4
-    named = {name: None for name, (inner, _) in matrices.items() if name in _UNROUNDED or (blocks and inner % BLOCK)}
+    named = {
+        name: None for name, (inner, _) in matrices.items() if name in _UNROUNDED or (blocks and inner % TENSORRT_BLOCK)
+    }
     return Scheme(storage, named=named, dtype="float32" if type == "fp32" else "float16")
 
 

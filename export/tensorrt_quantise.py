@@ -11,8 +11,8 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK = 64
-"""Weights that share a scale at 4 bits, along the input side."""
+from ..runtime.levels import TENSORRT_BLOCK
+
 LEAST_SCALE = np.float16(2.0**-24)
 """The least number above zero in float16: the scale of a channel or block of zeros."""
 _SHRINKS = np.linspace(1.0, 0.7, 13, dtype=np.float32)
@@ -40,14 +40,14 @@ def round_blocks(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16]]:
     """Return (in, out) float32 in 4 bits, packed as ONNX's INT4 (the first of two is the low one), and the scales.
 
-    in: a multiple of BLOCK. importance: (in,), what an error in an input channel counts, mean x^2 of it; all alike if
-    None. Of several scales per block, from the one that reaches the largest weight downwards, the one of least squared
-    error is taken. packed: (in * out / 2,), uint8. scales: (in / BLOCK, out).
+    in: a multiple of TENSORRT_BLOCK. importance: (in,), what an error in an input channel counts, mean x^2 of it; all
+    alike if None. Of several scales per block, from the one that reaches the largest weight downwards, the one of least
+    squared error is taken. packed: (in * out / 2,), uint8. scales: (in / TENSORRT_BLOCK, out).
     """
     inner, out = turned.shape
-    cells = turned.reshape(inner // BLOCK, BLOCK, out)
+    cells = turned.reshape(inner // TENSORRT_BLOCK, TENSORRT_BLOCK, out)
     counts = np.ones((inner, 1), dtype=np.float32) if importance is None else importance[:, None]
-    counts = counts.reshape(inner // BLOCK, BLOCK, 1)
+    counts = counts.reshape(inner // TENSORRT_BLOCK, TENSORRT_BLOCK, 1)
     largest = np.abs(cells).max(axis=1)
     best = np.full(largest.shape, np.inf, dtype=np.float32)
     scales = np.empty(largest.shape, dtype=np.float16)
@@ -62,6 +62,6 @@ def round_blocks(
 
 
 def _integers(cells: NDArray[np.float32], scales: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Return (blocks, BLOCK, out) as whole numbers from -8 to 7; scales: (blocks, out)."""
+    """Return (blocks, TENSORRT_BLOCK, out) as whole numbers from -8 to 7; scales: (blocks, out)."""
     integers: NDArray[np.float32] = np.rint(cells / scales[:, None].astype(np.float32))
     return np.clip(integers, -8, 7, out=integers)

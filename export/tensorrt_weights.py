@@ -13,10 +13,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.levels import TENSORRT_BLOCK
 from . import onnx_source
 from .onnx_filling import Filling
 from .onnx_source import Source
-from .tensorrt_quantise import BLOCK, channel_scales, round_blocks, round_channels, scales_of
+from .tensorrt_quantise import channel_scales, round_blocks, round_channels, scales_of
 
 OPSET = 21
 """The first with INT4 and blocks of DequantizeLinear; a graph without them keeps the opset it was traced with."""
@@ -33,12 +34,12 @@ class TypedStorage:
         """The type as manifests name it."""
         if self.bits == 8:
             return "int8-channel-symmetric, static int8 activations"
-        return f"int4-block{BLOCK}-symmetric, float16 activations"
+        return f"int4-block{TENSORRT_BLOCK}-symmetric, float16 activations"
 
     @property
     def bits_per_weight(self) -> float:
         """Bits per weight; the scale of a channel is shared by a whole row."""
-        return 8.0 if self.bits == 8 else 4 + 16 / BLOCK
+        return 8.0 if self.bits == 8 else 4 + 16 / TENSORRT_BLOCK
 
     def first_part(self, name: str) -> str:
         """Return the name of the initialiser with the integers of a weight."""
@@ -79,7 +80,7 @@ def _store_blocks(filling: Filling, name: str, source: Source) -> Any:
 
     out, inner = source.shape
     importance = filling.importance.get(name)
-    step = max(1, onnx_source.WORK_WEIGHTS // 8 // (out * BLOCK)) * BLOCK
+    step = max(1, onnx_source.WORK_WEIGHTS // 8 // (out * TENSORRT_BLOCK)) * TENSORRT_BLOCK
     made: list[NDArray[np.float16]] = []
 
     def packed() -> Iterator[NDArray[np.uint8]]:
@@ -95,7 +96,7 @@ def _store_blocks(filling: Filling, name: str, source: Source) -> Any:
     inputs.append(filling.store(f"{name}.scales", together.shape, [together]))
     filling.raise_opset(OPSET)
     node = f"DequantizeLinear_{name}"
-    return helper.make_node("DequantizeLinear", inputs, [name], name=node, axis=0, block_size=BLOCK)
+    return helper.make_node("DequantizeLinear", inputs, [name], name=node, axis=0, block_size=TENSORRT_BLOCK)
 
 
 def _rounding(filling: Filling, value: str, largest: float) -> tuple[list[Any], str]:

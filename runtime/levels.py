@@ -93,6 +93,8 @@ LEVELS: tuple[QuantLevel, ...] = (
     QuantLevel("tensorrt-int8", "tensorrt", "int8", 8.0, False, ("cpu", "cuda"), "fp16"),
     QuantLevel("tensorrt-int4", "tensorrt", "int4", 4.25, False, ("cpu", "cuda"), "fp16", "optional"),
 )
+TENSORRT_BLOCK = 64
+"""Weights of a row that share a scale in TensorRT's int4; rows that fill no such blocks stay float16."""
 _ROWS: Mapping[str, QuantLevel] = {row.base: row for row in LEVELS}
 VISION_TYPES: Mapping[Format, tuple[str, ...]] = {
     "gguf": ("f32", "f16", "q8_0"),

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "devices": {"", "runtime"},
     "evaluation": {"", "runtime"},
     "training": {"", "runtime", "evaluation"},
-    "export": {"", "runtime", "evaluation", "training"},
+    "export": {"", "runtime", "devices", "evaluation", "training"},
     "cli": {"", "runtime", "devices", "evaluation", "training", "export"},
 }
 # What `pip install infimed` brings: all that a module may import before it is asked to do something.
