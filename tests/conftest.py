@@ -1,6 +1,7 @@
 """How the whole suite runs: `--full` adds what is slow, and under it nothing may be skipped.
 
-A whole `--full` run also holds docs/support.md against what its tests did, or writes it (`--support FILE`).
+A whole `--full` run also holds docs/support.md against what its tests did; `--support FILE` writes that page, by the
+tests that state something for it alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from .support import PROPERTY, Shown, page
+from .support import FIXTURE, PROPERTY, Shown, page
 
 # Two test processes on two cores: threads of the numeric libraries would only take turns.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -23,16 +24,21 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="run the tests marked full too; a skipped test is a failure")
-    parser.addoption("--support", type=Path, help="with a whole --full run: write what the tests showed to this file")
+    parser.addoption("--support", type=Path, help="with --full: run what states something, and write it to this file")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--full"):
-        return
-    slow = [item for item in items if item.get_closest_marker("full")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if not item.get_closest_marker("full")]
+    if config.getoption("--support"):
+        _keep(config, items, lambda item: FIXTURE in getattr(item, "fixturenames", ()))
+    if not config.getoption("--full"):
+        _keep(config, items, lambda item: item.get_closest_marker("full") is None)
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], bool]) -> None:
+    left_out = [item for item in items if not wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if wanted(item)]
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -75,8 +81,7 @@ class _Page:
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         options = self.config.option
-        whole = options.full and self.config.args == self.config.getini("testpaths") and not options.keyword
-        if not whole or exitstatus:
+        if not _is_whole(self.config) or exitstatus:
             return
         from infimed.runtime.levels import LEVELS
 
@@ -89,6 +94,17 @@ class _Page:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def _is_whole(config: pytest.Config) -> bool:
+    """Whether every test that states something is among those that run."""
+    options = config.option
+    chosen = ("keyword", "markexpr", "deselect", "ignore", "ignore_glob", "lf")
+    narrowed = any(getattr(options, name, None) for name in chosen)
+    return bool(options.full and config.args == config.getini("testpaths") and not narrowed)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):  # not in a worker, whose reports its controller sees
-        config.pluginmanager.register(_Page(config), "support page")
+    if hasattr(config, "workerinput"):  # a worker, whose reports its controller sees
+        return
+    if config.getoption("--support") and not _is_whole(config):
+        raise pytest.UsageError("--support FILE needs --full and no other choice of tests: the page is of all of them")
+    config.pluginmanager.register(_Page(config), "support page")
