@@ -121,7 +121,7 @@ def test_a_static_tower_of_another_calibration_is_refused(exported: Exported, bu
 def test_a_static_level_without_calibration_is_refused_with_what_to_type(
     name: str, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_export, "_traced", lambda *given: pytest.fail("traced"))
+    monkeypatch.setattr(onnx_export, "traced", lambda *given: pytest.fail("traced"))
     message = f"level {name} needs the ranges of activations; export it with --calibration DATASET"
     with pytest.raises(onnx_source.WeightError) as caught:
         export_onnx(exported.checkpoint, tmp_path, (name,))
