@@ -40,6 +40,7 @@ from .family_mappings import refuse_towers
 from .gguf_export import export_gguf
 from .libraries import require_libraries
 from .onnx_export import export_onnx
+from .optimum_tables import task_of
 from .outlook import disk_bytes, with_judges
 from .parity import Parity, Reference, check_prompts, measure, require, take_references
 from .probe_store import SKETCHES_FILE, read_probes, write_sketches
@@ -52,7 +53,7 @@ PROBE_COUNT = 48
 REFERENCE_THREADS = 2
 """Torch splits its sums by the number of threads: with a fixed number the golden logits are the same bytes anywhere."""
 # What may change a byte of a bundle, where it is installed.
-_MAKERS = ("torch", "transformers", "numpy", "gguf", "llama_cpp_python", "onnx", "onnxscript", "onnxruntime")
+_MAKERS = ("torch", "transformers", "numpy", "gguf", "llama_cpp_python", "onnx", "onnxscript", "onnxruntime", "optimum")
 
 
 @dataclass(frozen=True)
@@ -305,7 +306,7 @@ def _provenance(job: _Job, held: Mapping[str, Any]) -> dict[str, Any]:
     calibration_sha256: the dataset whose rows are among the probes. calibrated: the activations each calibrated level
     was made by, and the rows they were taken of. ungated: levels that were held against no reference.
     """
-    found: dict[str, Any] = {"checkpoint_sha256": job.checkpoint.sha256}
+    found: dict[str, Any] = {"checkpoint_sha256": job.checkpoint.sha256, "task": task_of(job.checkpoint.config)}
     if job.calibration is not None:
         found["calibration_sha256"] = Dataset.open(job.calibration).sha256
     found.update(held)

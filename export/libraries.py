@@ -22,8 +22,9 @@ _EXTRA = {
     "gguf": "export",
     "onnx": "export",
     "onnxscript": "export",
+    "optimum": "export",
 }
-_ALWAYS = ("torch", "transformers")
+_ALWAYS = ("torch", "transformers", "optimum")
 _ONNX = ("onnx", "onnxscript", "onnxruntime")  # a TensorRT level is a graph, and its graph is run here
 _OF_FORMAT = {"gguf": ("gguf", "llama_cpp"), "onnx": _ONNX, "tensorrt": _ONNX}
 

@@ -14,6 +14,7 @@ from .. import InfimedError
 from ..runtime.families import family_of
 from .family_mappings import mapping_of
 from .onnx_trace import Dtype, Port, trace
+from .optimum_tables import text_numbers
 from .rope import ROPE_KINDS, RopeScaling, inverse_frequencies
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ class DecoderNumbers:
         """Read the transformers config of a family. Raises GraphError for what this graph does not do."""
         stated = config.to_dict()
         family = family_of(stated)
-        text = config.get_text_config()
+        text = text_numbers(config)
         rope = text.rope_parameters
         unusual = {
             "hidden_act": text.hidden_act != "silu",
@@ -74,7 +75,7 @@ class DecoderNumbers:
         if sum(sections) * 2 != head_dim:
             raise GraphError(f"config.json: mrope_section {list(sections)} must sum to half of head_dim {head_dim}")
         return cls(
-            layers=text.num_hidden_layers,
+            layers=text.num_layers,
             hidden=text.hidden_size,
             intermediate=text.intermediate_size,
             heads=text.num_attention_heads,

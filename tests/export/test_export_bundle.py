@@ -183,7 +183,7 @@ def test_a_folder_that_is_no_bundle_is_refused_and_kept(checkpoint: Path, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-LIBRARIES = ("torch", "transformers", "gguf", "llama_cpp", "onnx", "onnxscript", "onnxruntime")
+LIBRARIES = ("torch", "transformers", "gguf", "llama_cpp", "onnx", "onnxscript", "onnxruntime", "optimum")
 
 
 @pytest.mark.parametrize("module_name", LIBRARIES)

@@ -111,6 +111,7 @@ def test_a_level_that_names_a_vision_tower_is_refused(checkpoint: Path, tmp_path
 def test_a_bundle_of_a_text_only_family_holds_nothing_of_images(bundle: Any) -> None:
     manifest = bundle.bundle.manifest
     assert manifest.family in TEXT_FAMILIES and manifest.preprocessing == {}
+    assert manifest.provenance["task"] == "text-generation"
     assert not [path for path in manifest.files if "vision" in path or "mmproj" in path or "preprocessor" in path]
 
 
