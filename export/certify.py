@@ -6,18 +6,10 @@ and the step it died in is the failed one, with the signal's name.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .. import InfimedError
 from ..runtime.bundle import Bundle
@@ -27,22 +19,10 @@ from ..runtime.manifest import PROBES
 from ..runtime.open_engine import default_threads
 from .certificate import KINDS, Certificate, Finding, Statement
 from .certificate_examine import examine, sample, versions
+from .own_process import SILENCE_S, OwnProcess, telling
 from .probe_store import read_probes
 
-SILENCE_S = 1800.0
-"""Seconds without a sign of life after which the child is ended; a sign comes with every prompt and every tensor."""
 _STATEMENT_OF = {"torch": "graph", "dequantised": "graph", "level": "kernel"}
-_START = """
-import json, sys
-given = json.loads(sys.argv[1])
-sys.path[:] = given["path"]
-from {name} import main
-main(given)
-"""
-
-
-class ParityProcessError(InfimedError):
-    """The process of an examination cannot be started."""
 
 
 def certify(
@@ -67,7 +47,6 @@ def certify(
     references = sample(read_probes(bundle.folder / PROBES), probes)
     with tempfile.TemporaryDirectory(prefix="infimed-parity-", dir=work) as place:
         given = {
-            "path": sys.path,
             "folder": str(Path(bundle.folder).resolve()),
             "level": level,
             "probes": probes,
@@ -75,19 +54,22 @@ def certify(
             "drift_limit_nats": drift_limit_nats,
             "work": place,
         }
-        child = _Child(given, Path(place), silence_s)
+        child = OwnProcess(__name__, given, Path(place) / "stderr", silence_s)
         found: dict[str, list[Finding]] = {}
-        stage = "start"
-        for told in child.lines():
-            if "event" in told:
-                stage = told["event"]["stage"]
-                on_event(Event(**{**told["event"], "stage": f"{level} {stage}"}))
-            elif "finding" in told:
-                found.setdefault(told["kind"], []).append(Finding.from_json(told["finding"]))
-            elif "error" in told:
-                child.ending = str(told["error"])
-            elif "certificate" in told:
-                return Certificate.from_json(told["certificate"])
+        stage, ending = "start", ""
+        try:
+            for told in child.lines():
+                if "event" in told:
+                    stage = told["event"]["stage"]
+                    on_event(Event(**{**told["event"], "stage": f"{level} {stage}"}))
+                elif "finding" in told:
+                    found.setdefault(told["kind"], []).append(Finding.from_json(told["finding"]))
+                elif "error" in told:
+                    ending = str(told["error"])
+                elif "certificate" in told:
+                    return Certificate.from_json(told["certificate"])
+        finally:
+            child.end()
     kind = _STATEMENT_OF.get(stage, "checks")
     kinds = Counter(reference.probe.kind for reference in references)
     return Certificate(
@@ -95,7 +77,7 @@ def certify(
         digest,
         dict(sorted(kinds.items())),
         versions(level_row(level)),
-        _broken(found, kind, stage, child.ending),
+        _broken(found, kind, stage, ending or child.ending),
     )
 
 
@@ -112,93 +94,9 @@ def _broken(found: dict[str, list[Finding]], kind: str, stage: str, ending: str)
     return tuple(statements)
 
 
-class _Child:
-    """The process, and how it ended."""
-
-    def __init__(self, given: dict[str, Any], place: Path, silence_s: float) -> None:
-        self.ending = "the process ended without a word"
-        self._silence_s = silence_s
-        self._silent = False
-        self._errors = place / "stderr"
-        code = _START.replace("{name}", f"{__package__}.certify")
-        try:
-            with self._errors.open("wb") as errors:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-c", code, json.dumps(given)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=errors,
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise ParityProcessError(f"no process can be started for the examination ({error})") from error
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield what the child tells; afterwards `ending` says how it ended."""
-        stream: IO[bytes] | None = self._process.stdout
-        assert stream is not None
-        timer = self._watch()
-        try:
-            for line in stream:
-                timer.cancel()
-                with contextlib.suppress(ValueError):
-                    told = json.loads(line)
-                    if isinstance(told, dict):
-                        yield told
-                timer = self._watch()
-            code = self._process.wait()
-            if self._silent:
-                self.ending = f"no sign of life for {self._silence_s:g} s; the process was ended"
-            elif code < 0:
-                self.ending = f"the process was ended by {_signal_name(-code)}{self._last_words()}"
-            elif code:
-                self.ending = f"the process ended with code {code}{self._last_words()}"
-        finally:
-            timer.cancel()
-            self._kill()
-            stream.close()
-            self._process.wait()
-
-    def _watch(self) -> threading.Timer:
-        timer = threading.Timer(self._silence_s, self._give_up)
-        timer.daemon = True
-        timer.start()
-        return timer
-
-    def _give_up(self) -> None:
-        self._silent = True
-        self._kill()
-
-    def _kill(self) -> None:
-        """End the child and whatever it started."""
-        if self._process.poll() is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _last_words(self) -> str:
-        """Return the last line that a library wrote, for a person."""
-        try:
-            lines = self._errors.read_bytes().decode("utf-8", "replace").strip().splitlines()
-        except OSError:
-            return ""
-        return f": {lines[-1].strip()[:200]}" if lines else ""
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
 def main(given: dict[str, Any]) -> None:
     """Examine a level in this process, telling each step on standard output; what else is printed goes to stderr."""
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def tell(value: dict[str, Any]) -> None:
-        out.write(json.dumps(value) + "\n")
-        out.flush()
+    tell = telling()
 
     def on_event(event: Event) -> None:
         tell({"event": {"stage": event.stage, "done": event.done, "total": event.total, "unit": event.unit}})

@@ -29,6 +29,22 @@ def notes_of(out: Path) -> Path:
     return out.with_name(f".{out.name}.export")
 
 
+def read_references(draft: Path, notes: Path) -> tuple[Reference, ...] | None:
+    """Return a draft's probes with what the reference made of them, None where they were not taken yet."""
+    from safetensors.numpy import load_file
+
+    try:
+        kept = load_file(notes / "embeddings.safetensors")
+        probes = read_probes(draft / PROBES)
+    except (OSError, VerifyError):  # not written yet, or taken back from a draft that had adopted a bundle
+        return None
+    found = []
+    for reference in probes:
+        mine = sorted(name for name in kept if name.partition("/")[0] == reference.probe.id)
+        found.append(replace(reference, embeddings=tuple(kept[name] for name in mine)))
+    return tuple(found)
+
+
 class Draft:
     """A bundle that is being made in `folder`, with `notes` on it; what another identity left in them is removed.
 
@@ -37,7 +53,7 @@ class Draft:
 
     def __init__(self, folder: Path, notes: Path, identity: Mapping[str, Any]) -> None:
         self.folder = folder
-        self._notes = notes
+        self.notes = notes
         own = canonical_json(dict(identity))
         if not (notes / _IDENTITY).is_file() or (notes / _IDENTITY).read_bytes() != own:
             self.discard()
@@ -46,18 +62,7 @@ class Draft:
 
     def references(self) -> tuple[Reference, ...] | None:
         """Return the probes with what the reference made of them, None where they were not taken yet."""
-        from safetensors.numpy import load_file
-
-        try:
-            kept = load_file(self._notes / "embeddings.safetensors")
-            probes = read_probes(self.folder / PROBES)
-        except (OSError, VerifyError):  # not written yet, or taken back from a draft that had adopted a bundle
-            return None
-        found = []
-        for reference in probes:
-            mine = sorted(name for name in kept if name.partition("/")[0] == reference.probe.id)
-            found.append(replace(reference, embeddings=tuple(kept[name] for name in mine)))
-        return tuple(found)
+        return read_references(self.folder, self.notes)
 
     def keep_references(self, references: Sequence[Reference]) -> None:
         """Write the bundle's probes, and beside them what only an export needs."""
@@ -68,8 +73,8 @@ class Draft:
             for reference in references
             for index, values in enumerate(reference.embeddings)
         }
-        write_bytes(self._notes / "embeddings.safetensors", save(rows))
-        half = self._notes / PROBES
+        write_bytes(self.notes / "embeddings.safetensors", save(rows))
+        half = self.notes / PROBES
         shutil.rmtree(half, ignore_errors=True)
         write_probes(half, references, Prompter.open(self.folder / SHARED))
         shutil.rmtree(self.folder / PROBES, ignore_errors=True)
@@ -124,11 +129,11 @@ class Draft:
     def discard(self) -> None:
         """Remove everything that was made, and the notes."""
         empty(self.folder)
-        shutil.rmtree(self._notes, ignore_errors=True)
+        shutil.rmtree(self.notes, ignore_errors=True)
 
     def _read(self, name: str) -> dict[str, Any] | None:
-        path = self._notes / f"{name}.json"
+        path = self.notes / f"{name}.json"
         return dict(json.loads(path.read_bytes())) if path.is_file() else None
 
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
-        write_bytes(self._notes / f"{name}.json", canonical_json(dict(value)))
+        write_bytes(self.notes / f"{name}.json", canonical_json(dict(value)))

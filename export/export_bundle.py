@@ -23,7 +23,7 @@ from ..runtime.files import disk_trouble
 from ..runtime.levels import QuantLevel, full_precision_of
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import PROBES, SHARED, LevelEntry, Manifest
-from ..runtime.open_engine import default_threads, open_level
+from ..runtime.open_engine import default_threads
 from ..runtime.prompt import PROMPT_FILES, Prompter
 from ..runtime.publish import PublishError, publishing, refuse_taken
 from ..runtime.shape import ModelShape
@@ -37,12 +37,13 @@ from .calibration import CalibrationError, calibration_probes
 from .calibration_run import calibrate
 from .draft import Draft, notes_of
 from .family_mappings import refuse_towers
+from .gauge import Gauge
 from .gguf_export import export_gguf
 from .libraries import require_libraries
 from .onnx_export import export_onnx
 from .optimum_tables import task_of
 from .outlook import disk_bytes, with_judges
-from .parity import Parity, Reference, check_prompts, measure, require, take_references
+from .parity import Parity, check_prompts, require, take_references
 from .probe_store import SKETCHES_FILE, read_probes, write_sketches
 from .probes import Probe, make_probes
 from .tensorrt_export import export_tensorrt
@@ -188,14 +189,15 @@ def _fill(job: _Job, draft: Draft) -> tuple[float, tuple[Parity, ...], tuple[Par
     if not job.rows:
         return 0.0, (), ()
     _copy_prompt_files(job.checkpoint.folder, draft.folder / SHARED)
-    pixel_difference, references = _references(job, draft) if job.gate else (0.0, ())
+    pixel_difference = _take_references(job, draft) if job.gate else 0.0
     gates = []
-    for format in dict.fromkeys(row.format for row in job.rows):
-        _write_format(job, draft, format)
-        if job.gate:
-            gates.append(_gate(job, draft, format, references))
-    draft.keep_only(_entries(job, draft))
-    found = tuple(_distance(job, draft, row, references) for row in job.rows) if job.gate else ()
+    with Gauge(draft.folder, draft.notes, job.threads, job.on_event) as gauge:
+        for format in dict.fromkeys(row.format for row in job.rows):
+            _write_format(job, draft, format)
+            if job.gate:
+                gates.append(_gate(job, draft, format, gauge))
+        draft.keep_only(_entries(job, draft))
+        found = tuple(_distance(draft, row, gauge) for row in job.rows) if job.gate else ()
     return pixel_difference, tuple(gates), found
 
 
@@ -206,8 +208,11 @@ def _copy_prompt_files(checkpoint: Path, shared: Path) -> None:
             shutil.copyfile(checkpoint / name, shared / name)
 
 
-def _references(job: _Job, draft: Draft) -> tuple[float, tuple[Reference, ...]]:
-    """Hold our prompts against transformers', and take the reference's answers unless that was done already."""
+def _take_references(job: _Job, draft: Draft) -> float:
+    """Hold our prompts against transformers' and return the largest pixel difference; take the reference's answers.
+
+    Those that were taken already are kept.
+    """
     references = draft.references()
     probes = tuple(reference.probe for reference in references) if references else _probes(job)
     pixel_difference = check_prompts(job.prompter, transformers_prompter(job.checkpoint.folder), probes)
@@ -220,7 +225,7 @@ def _references(job: _Job, draft: Draft) -> tuple[float, tuple[Reference, ...]]:
         draft.keep_references(references)
     if not (draft.folder / PROBES / SKETCHES_FILE).is_file():
         write_sketches(draft.folder / PROBES, job.checkpoint, job.on_event)
-    return pixel_difference, references
+    return pixel_difference
 
 
 def _probes(job: _Job) -> tuple[Probe, ...]:
@@ -248,17 +253,13 @@ def _judged(job: _Job, format: str) -> str:
     return full_precision_of(next(row.format for row in job.rows if row.format == format)).name
 
 
-def _gate(job: _Job, draft: Draft, format: str, references: Sequence[Reference]) -> Parity:
+def _gate(job: _Job, draft: Draft, format: str, gauge: Gauge) -> Parity:
     """Return how a format's full-precision level compares with the reference. Raises ParityError if it differs."""
     passed = draft.gate(format)
     if passed is None:
         entry = draft.level(_judged(job, format))
         assert entry is not None
-        engine = open_level(draft.folder, entry, threads=job.threads)
-        try:
-            passed = measure(engine, references, job.on_event)
-        finally:
-            engine.close()
+        passed = gauge.measure(entry)
         require(passed)
         draft.keep_gate(format, passed)
     return passed
@@ -269,17 +270,13 @@ def _entries(job: _Job, draft: Draft) -> list[LevelEntry]:
     return [entry for entry in found if entry is not None]
 
 
-def _distance(job: _Job, draft: Draft, row: QuantLevel, references: Sequence[Reference]) -> Parity:
+def _distance(draft: Draft, row: QuantLevel, gauge: Gauge) -> Parity:
     """Run a level as its users will, unless that was done already, and return its distance to the reference."""
     found = draft.distance(row.name)
     if found is None:
         entry = draft.level(row.name)
         assert entry is not None
-        engine = open_level(draft.folder, entry, threads=job.threads)
-        try:
-            found = measure(engine, references, job.on_event)
-        finally:
-            engine.close()
+        found = gauge.measure(entry)
         draft.keep_distance(found)
     return found
 

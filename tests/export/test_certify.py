@@ -11,6 +11,7 @@ import pytest
 
 from infimed.cli.app import run
 from infimed.export import certify as module
+from infimed.export import own_process
 from infimed.export.certificate import Certificate
 from infimed.export.certificate_examine import sample
 from infimed.export.certify import certify
@@ -78,8 +79,8 @@ def broken_by(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
         f"    return real(self, stage, opened)\n"
         f"real = examine._Examination._ask\nexamine._Examination._ask = asked\n"
     )
-    start = module._START.replace("from {name} import main\n", code + "from {name} import main\n", 1)
-    monkeypatch.setattr(module, "_START", start)
+    start = own_process._START.replace("from {name} import main\n", code + "from {name} import main\n", 1)
+    monkeypatch.setattr(own_process, "_START", start)
 
 
 def test_an_abort_of_the_engine_is_a_failed_statement_with_its_signal(
@@ -100,14 +101,14 @@ def test_a_hang_is_ended_and_is_a_failed_statement(bundle: Bundle, monkeypatch: 
     begin = (
         "print(json.dumps({'event': {'stage': 'dequantised', 'done': 0, 'total': 1, 'unit': 'prompts'}}), flush=True)"
     )
-    monkeypatch.setattr(module, "_START", f"import json, time\n{begin}\ntime.sleep(3600)")
+    monkeypatch.setattr(own_process, "_START", f"import json, time\n{begin}\ntime.sleep(3600)")
     found = certify(bundle, "gguf-q8_0", probes=1, threads=1, silence_s=3.0)
     assert found.failure is not None and found.failure[0] == "graph"
     assert "no sign of life for 3 s" in found.failure[1].said
 
 
 def test_a_child_that_cannot_begin_is_a_failed_statement(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_START", "raise SystemExit(7)  # {name}")
+    monkeypatch.setattr(own_process, "_START", "raise SystemExit(7)  # {name}")
     found = certify(bundle, "gguf-q8_0", probes=1, threads=1)
     assert found.failure is not None and found.failure[0] == "checks" and "code 7" in found.failure[1].said
 

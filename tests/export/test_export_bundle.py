@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from infimed import MissingExtra
 from infimed.evaluation.phantoms import write_phantoms
 from infimed.export import export_bundle as module
+from infimed.export import own_process
 from infimed.export.calibration import CalibrationError
 from infimed.export.export_bundle import REFERENCE_THREADS, Exported, export_bundle
 from infimed.export.libraries import require_libraries
@@ -20,6 +23,7 @@ from infimed.export.probes import KINDS, make_probes
 from infimed.export.sabotage import sabotage
 from infimed.runtime.bundle import Bundle, verify
 from infimed.runtime.engine import Engine
+from infimed.runtime.gguf_file import read_gguf
 from infimed.runtime.open_engine import open_engine
 from infimed.runtime.prompt import Prompter
 from infimed.runtime.publish import PublishError
@@ -118,34 +122,45 @@ def contents(bundle: Path) -> dict[str, bytes]:
     return {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
-def damage(engine: Engine, amount: float) -> Engine:
-    """An engine whose image embeddings are off by a share of their largest value."""
-    real = engine.backend.encode_image  # type: ignore[attr-defined]
-
-    def wrong(image: object) -> np.ndarray:
-        made = real(image)
-        return made + np.float32(amount * np.abs(made).max())
-
-    engine.backend.encode_image = wrong  # type: ignore[attr-defined]
-    return engine
+def change(path: Path, tensor: str, by: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Change the numbers of one float32 tensor of a GGUF file."""
+    place = next(one for one in read_gguf(path).tensors if one.name == tensor)
+    data = np.memmap(path, np.float32, "r+", place.offset_bytes, (place.bytes // 4,))
+    data[:] = by(np.array(data))
+    data.flush()
 
 
 @pytest.mark.parametrize("stage", ["vision", "reply logits"])
 def test_a_graph_that_differs_is_refused_with_its_stage_and_nothing_is_left(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
-    real = module.open_level
+    real = module.export_gguf
 
-    def opened(*arguments: object, **named: object) -> Engine:
-        engine = real(*arguments, **named)  # type: ignore[arg-type]
+    def wrong(folder: Path, draft: Path, *rest: object, **named: object) -> object:
+        made = real(folder, draft, *rest, **named)  # type: ignore[arg-type]
         if stage == "vision":
-            return damage(engine, 0.05)
-        extend = engine.backend.extend  # type: ignore[attr-defined]
-        engine.backend.extend = lambda ids, at, images, want: extend(ids, at, images, want)[:, ::-1]  # type: ignore
-        return engine
+            change(draft / "shared/mmproj-f32.gguf", "mm.2.bias", lambda values: values + 0.5)
+        else:
+            change(draft / "gguf-f32/model.gguf", "output_norm.weight", lambda values: values[::-1])
+        return made
 
-    monkeypatch.setattr(module, "open_level", opened)
+    monkeypatch.setattr(module, "export_gguf", wrong)
     with pytest.raises(ParityError, match=f"gguf-f32: {stage} differ"):
+        export_bundle(checkpoint, tmp_path / "bundle", ["gguf-q8_0"], probe_count=6, threads=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_engine_that_ends_its_process_does_not_end_the_export_s(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = own_process.OwnProcess.ask
+
+    def killed(process: own_process.OwnProcess, value: dict[str, object]) -> None:
+        os.kill(process.pid, signal.SIGABRT)
+        real(process, value)
+
+    monkeypatch.setattr(own_process.OwnProcess, "ask", killed)
+    with pytest.raises(ParityError, match=r"gguf-f32: its engine failed: the process was ended by SIGABRT"):
         export_bundle(checkpoint, tmp_path / "bundle", ["gguf-q8_0"], probe_count=6, threads=1)
     assert list(tmp_path.iterdir()) == []
 

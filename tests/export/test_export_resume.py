@@ -15,8 +15,11 @@ from infimed import InfimedError
 from infimed.export import export_bundle as module
 from infimed.export.adopt import ExtendError
 from infimed.export.export_bundle import Exported, export_bundle
+from infimed.export.gauge import Gauge
+from infimed.export.parity import Parity
 from infimed.runtime.bundle import Bundle, verify
 from infimed.runtime.events import Event
+from infimed.runtime.manifest import LevelEntry
 from infimed.runtime.shape import CheckpointError
 from infimed.training.checkpoint import Checkpoint
 
@@ -82,15 +85,15 @@ def test_what_is_finished_is_not_done_again(checkpoint: Path, tmp_path: Path, mo
     def never(*_: object, **__: object) -> None:
         raise AssertionError("done a second time")
 
-    real = module.measure
+    real = Gauge.measure
 
-    def stop_at_a_level(*arguments: object, **named: object) -> object:
-        if arguments[0].level == "gguf-q8_0":  # type: ignore[attr-defined]
+    def stop_at_a_level(gauge: Gauge, entry: LevelEntry) -> Parity:
+        if entry.name == "gguf-q8_0":
             raise Killed
-        return real(*arguments, **named)  # type: ignore[arg-type]
+        return real(gauge, entry)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module, "measure", stop_at_a_level)
+        patch.setattr(Gauge, "measure", stop_at_a_level)
         export(checkpoint, tmp_path / "bundle", ("gguf-q8_0",))
     for name in ("take_references", "export_gguf", "open_reference"):
         monkeypatch.setattr(module, name, never)
