@@ -36,7 +36,6 @@ from .adopt import adopt, check_extends, is_bundle, release
 from .calibration import CalibrationError, calibration_probes
 from .calibration_run import calibrate
 from .draft import Draft, notes_of
-from .family_mappings import refuse_towers
 from .gauge import Gauge
 from .gguf_export import export_gguf
 from .libraries import require_libraries
@@ -44,6 +43,7 @@ from .onnx_export import export_onnx
 from .optimum_tables import task_of
 from .outlook import disk_bytes, with_judges
 from .parity import Parity, check_prompts, require, take_references
+from .preflight import refuse_activations, refuse_early
 from .probe_store import SKETCHES_FILE, read_probes, write_sketches
 from .probes import Probe, make_probes
 from .tensorrt_export import export_tensorrt
@@ -117,7 +117,7 @@ def export_bundle(
         refuse_taken(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
     shape = check_shapes(checkpoint_folder)
-    refuse_towers(checkpoint.config, rows)
+    refuse_early(checkpoint, rows)
     prompter = Prompter.open(checkpoint_folder)
     check_finite(checkpoint, on_event)
     with publishing(out, keep=True, replace=extends) as work:
@@ -135,6 +135,7 @@ def export_bundle(
         activations = None
         if calibration is not None and any(row.calibrated for row in missing):
             activations = calibrate(checkpoint.folder, calibration, on_event=on_event)
+        refuse_activations(checkpoint, missing, activations)
         threads = threads or default_threads()
         _check_room(shape, with_judges(missing) if gate else missing, work, out)
         job = _Job(checkpoint, prompter, missing, held, calibration, activations, probe_count, gate, threads, on_event)

@@ -21,10 +21,10 @@ from ..runtime.levels import level as level_row
 from ..runtime.shape import CheckpointError, ModelShape
 from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
-from .family_mappings import refuse_towers
 from .onnx_schemes import SCHEMES
 from .onnx_source import Source
 from .onnx_weights import Scheme, write_graph
+from .preflight import refuse_early
 from .tensorrt_export import typed_scheme
 
 _SAMPLE_WEIGHTS = 1 << 21
@@ -78,7 +78,7 @@ def outlook(
     asked = [level_row(name) for name in dict.fromkeys(levels)]
     checkpoint = Checkpoint.open(checkpoint_folder)
     shape = check_shapes(checkpoint_folder)
-    refuse_towers(checkpoint.config, asked)
+    refuse_early(checkpoint, asked)
     rows = with_judges(asked) if gate else asked
     rates = _Rates(checkpoint, threads)
     sizes = [_Sizes.of(shape, row) for row in rows]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from infimed import InfimedError
 from infimed.export import export_bundle as module
@@ -26,6 +31,7 @@ from infimed.training.checkpoint import Checkpoint
 from ..models import build_random_checkpoint
 
 LEVELS = ("gguf-q8_0", "gguf-q4_k_m", "onnx-int4")
+NORM = "model.norm.weight"
 
 
 @pytest.fixture(scope="module")
@@ -185,6 +191,60 @@ def test_a_weight_that_is_no_number_is_named_before_anything_is_made(tmp_path: P
     with pytest.raises(CheckpointError, match=f"tensor {name} holds NaN or infinity"):
         export(folder, tmp_path / "bundle", ("gguf-q8_0",))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def rewritten(folder: Path, config: dict[str, object], change: Callable[[dict[str, np.ndarray]], object]) -> Path:
+    """Rewrite a checkpoint's single file and its config.json."""
+    weights = load_file(folder / "model.safetensors")
+    change(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    stated = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**stated, **config}))
+    return folder
+
+
+@pytest.mark.parametrize("level", ["gguf-q8_0", "onnx-int4", "tensorrt-fp16"])
+@pytest.mark.parametrize("fault", ["shard", "shape", "head differs", "head missing", "tensor missing"])
+def test_a_checkpoint_that_does_not_hold_together_is_refused_before_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, level: str
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the reference must not be opened")
+
+    monkeypatch.setattr(module, "open_reference", never)
+    shape: dict[str, Any] = {"layers": 1, "vision_depth": 2, "fullatt_block_indexes": (1,)}
+    shape |= {"tied": fault != "head missing", "max_shard_size": "1MB" if fault == "shard" else "9GB"}
+    folder = build_random_checkpoint(tmp_path / "checkpoint", **shape)
+    head = "lm_head.weight"
+    match fault:
+        case "shard":
+            sorted(folder.glob("model-*.safetensors"))[1].unlink()
+        case "shape":
+            rewritten(folder, {}, lambda w: w.update({NORM: w[NORM][:-1]}))
+        case "head differs":
+            rewritten(folder, {}, lambda w: w.update({head: w["model.embed_tokens.weight"] + 1}))
+        case "head missing":
+            rewritten(folder, {}, lambda w: w.pop(head))
+        case "tensor missing":
+            rewritten(folder, {}, lambda w: w.pop(NORM))
+    with pytest.raises(InfimedError, match=r"missing|is \(255,\)|differs from|lm_head"):
+        export(folder, tmp_path / "bundle", (level,))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_the_order_in_which_a_system_lists_files_changes_no_byte(
+    checkpoint: Path, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed, walked = os.listdir, os.walk
+    monkeypatch.setattr(os, "listdir", lambda *where: sorted(listed(*where), reverse=True))
+
+    def reversed_walk(*where: Any, **how: Any) -> Iterator[tuple[str, list[str], list[str]]]:
+        for place, folders, files in walked(*where, **how):
+            yield place, sorted(folders, reverse=True), sorted(files, reverse=True)
+
+    monkeypatch.setattr(os, "walk", reversed_walk)
+    export(checkpoint, tmp_path / "bundle", LEVELS)
+    assert contents(tmp_path / "bundle") == contents(unbroken)
 
 
 # Forks before torch has started a thread: importing takes longer than the whole export of a tiny checkpoint.

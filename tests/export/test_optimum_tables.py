@@ -104,7 +104,6 @@ def test_the_graph_equals_transformers_on_inputs_that_optimum_draws(
 def drawn(config: Any, seed: int) -> tuple[Any, Any, Any]:
     """Return token ids (1, TOKENS), mask (1, PAST + TOKENS) and cache of optimum's own generators."""
     import torch
-
     from optimum.utils import DummyTextInputGenerator, MistralDummyPastKeyValuesGenerator
 
     random.seed(seed)
