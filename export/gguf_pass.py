@@ -93,26 +93,47 @@ def fill(model: GgufModel, targets: Sequence[Target], *, threads: int, on_event:
 
 
 def _run(model: GgufModel, targets: Sequence[Target], handles: Sequence[int], threads: int, on_event: OnEvent) -> None:
-    done = 0
-    total = sum(tensor_bytes(tensor.shape, target.types[tensor.name]) for target in targets for tensor in model.tensors)
-    waiting: deque[tuple[str, Future[int]]] = deque()
+    told = _Told(model, targets, on_event)
+    waiting: deque[tuple[bool, Future[None]]] = deque()
+
+    def wait() -> None:
+        ends_tensor, future = waiting.popleft()
+        future.result()
+        if ends_tensor:
+            told.tensor()
+
     with ThreadPoolExecutor(max(1, threads)) as pool:
         try:
             for tensor in model.tensors:
                 job = _job(model, tensor, targets, handles)
                 for first, last in _blocks(job):
-                    waiting.append((tensor.name, pool.submit(_block, job, first, last)))
+                    waiting.append((last == len(job.whole), pool.submit(_block, job, first, last)))
                     if len(waiting) > max(1, threads) * _BLOCKS_PER_THREAD:
-                        name, future = waiting.popleft()
-                        done += future.result()
-                        on_event(Event("gguf", done, total, "bytes", name))
+                        wait()
             while waiting:
-                name, future = waiting.popleft()
-                done += future.result()
-                on_event(Event("gguf", done, total, "bytes", name))
+                wait()
         finally:
             for _, future in waiting:
                 future.cancel()
+
+
+class _Told:
+    """Tells each level's progress, tensor by tensor."""
+
+    def __init__(self, model: GgufModel, targets: Sequence[Target], on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self._sizes = {
+            target.level: [tensor_bytes(tensor.shape, target.types[tensor.name]) for tensor in model.tensors]
+            for target in targets
+        }
+        self._tensors = 0
+
+    def tensor(self) -> None:
+        """Tell that one more tensor lies in every file."""
+        self._tensors += 1
+        for level, sizes in self._sizes.items():
+            note = f"tensor {self._tensors} of {len(sizes)}"
+            self._on_event(Event(level, sum(sizes[: self._tensors]), sum(sizes), "bytes", note))
 
 
 def _job(model: GgufModel, tensor: GgufTensor, targets: Sequence[Target], handles: Sequence[int]) -> _Job:
@@ -155,8 +176,8 @@ def _blocks(job: _Job) -> Iterator[tuple[int, int]]:
         yield first, min(first + step, count)
 
 
-def _block(job: _Job, first: int, last: int) -> int:
-    """Read, convert and write rows `first` to `last` of a tensor; return the bytes written."""
+def _block(job: _Job, first: int, last: int) -> None:
+    """Read, convert and write rows `first` to `last` of a tensor."""
     values = _singles(job.whole[first:last], job.dtype).reshape(last - first, job.width)
     _check_range(values, job)
     if job.head_rows > 1:  # what turns together lies half a head apart in the checkpoint, side by side in the file
@@ -164,7 +185,6 @@ def _block(job: _Job, first: int, last: int) -> int:
         values = np.ascontiguousarray(paired).reshape(values.shape)
     exact = {"F32": values}
     rounded: NDArray[np.float32] | None = None
-    written = 0
     for places, weights in ((job.places, None), (job.weighed, job.importance)):
         for kind in places:
             data: NDArray[np.generic]
@@ -180,8 +200,6 @@ def _block(job: _Job, first: int, last: int) -> int:
                 data = _quantised(rounded, kind, weights, job.tensor)
             for place in places[kind]:
                 _write(place, data, first)
-                written += data.nbytes
-    return written
 
 
 def _singles(block: NDArray[np.generic], dtype: str) -> NDArray[np.float32]:

@@ -19,13 +19,17 @@ PAGE_BYTES = 4096
 
 
 class DataFiles:
-    """The files that hold a graph's numbers: written beside their names, and renamed when all of them are whole."""
+    """The files that hold a graph's numbers: written beside their names, and renamed when all of them are whole.
+
+    written_bytes: of the tensors that were begun so far.
+    """
 
     def __init__(self, folder: Path, stem: str) -> None:
         self._folder, self._stem = folder, stem
         self._names: list[str] = []
         self._stream: BinaryIO | None = None
         self._end = 0
+        self.written_bytes = 0
 
     def begin(self, size_bytes: int) -> tuple[str, int]:
         """Return the file and the offset at which the next `size_bytes` written will lie."""
@@ -38,6 +42,7 @@ class DataFiles:
             offset = self._end = 0
         self._stream.write(bytes(offset - self._end))
         self._end = offset + size_bytes
+        self.written_bytes += size_bytes
         return self._names[-1], offset
 
     def write(self, piece: NDArray[Any]) -> None:

@@ -271,7 +271,8 @@ class Counter:
     def __init__(self, stage: str, total: int, on_event: OnEvent) -> None:
         self._stage, self._total, self._on_event, self._done = stage, total - 1, on_event, 0
 
-    def __call__(self, name: str) -> None:
+    def __call__(self, name: str, written_bytes: int) -> None:
         """Tell that one more tensor is written."""
         self._done += 1
-        self._on_event(Event(self._stage, self._done, self._total, "tensors"))
+        note = f"{written_bytes / 1e6:,.1f} MB"
+        self._on_event(Event(self._stage, self._done, self._total, "tensors", note))

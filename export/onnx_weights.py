@@ -95,7 +95,7 @@ def write_graph(
     stem: str,
     sources: Sources,
     scheme: Scheme,
-    on_tensor: Callable[[str], None] = lambda name: None,
+    on_tensor: Callable[[str, int], None] = lambda name, written_bytes: None,
     *,
     threads: int = 1,
     ranges: Mapping[str, float] | None = None,
@@ -106,7 +106,8 @@ def write_graph(
     model: an onnx.ModelProto whose first inputs are the weights, as onnx_trace.trace returns it; a weight that it takes
     as float16 is stored so. sources: each weight by the input's name; an array is stored as it is. ranges: the largest
     size that static activations keep, by the weight they are multiplied by. importance: what an error in each input
-    channel of a matrix counts. The graph file appears last; then onnx.checker reads it. Raises WeightError.
+    channel of a matrix counts. on_tensor: told of each weight, with the bytes of all so far. The graph file appears
+    last; then onnx.checker reads it. Raises WeightError.
     """
     try:
         import onnx
@@ -135,7 +136,7 @@ def write_graph(
                 case None:
                     filling.store(value.name, source.shape[::-1], _halved(source) if half else _plain(source))
             types[source.name] = storage.name if storage else "float16" if half else "float32"
-            on_tensor(source.name)
+            on_tensor(source.name, data.written_bytes)
         files = data.close()
     except BaseException:
         data.discard()

@@ -318,13 +318,15 @@ def test_a_kill_in_the_middle_leaves_no_file_of_that_name_and_the_next_run_is_wh
     assert list(tmp_path.iterdir()) == [out] and out.read_bytes() == levels["gguf-q8_0"].read_bytes()
 
 
-def test_progress_counts_every_byte_of_all_levels(text: GgufModel, tmp_path: Path) -> None:
+def test_progress_counts_every_byte_of_each_level(text: GgufModel, tmp_path: Path) -> None:
     events: list[Event] = []
     outputs = {name: tmp_path / f"{name}.gguf" for name in ("gguf-f16", "gguf-q8_0")}
     made = write_levels(text, outputs, [level(name) for name in outputs], threads=2, on_event=events.append)
-    total = sum(one.header.weight_bytes for one in made.values())
-    assert events[-1].done == events[-1].total == total
-    assert [event.done for event in events] == sorted(event.done for event in events)
+    for name, one in made.items():
+        told = [event for event in events if event.stage == name]
+        assert told[-1].done == told[-1].total == one.header.weight_bytes
+        assert [event.done for event in told] == sorted(event.done for event in told)
+        assert len(told) == len(text.tensors) and told[-1].note == f"tensor {len(told)} of {len(told)}"
 
 
 def test_a_level_that_no_one_asked_for_is_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
