@@ -57,8 +57,11 @@ def prompts() -> list[Any]:
     return [(user(*images, "Is there a lesion in the left lung?"),), (user("What is the size of the finding?"),)]
 
 
-def measured(checkpoint: Path) -> Any:
-    """Return the Activations of a checkpoint over the two prompts, seen by hooks on transformers' own model."""
+def measured(checkpoint: Path, conversations: Sequence[Any] | None = None) -> Any:
+    """Return the Activations of a checkpoint, seen by hooks on transformers' own model.
+
+    conversations: what it is asked; the two prompts by default.
+    """
     from infimed.export.activations import Activations
     from infimed.training.reference import open_reference
 
@@ -78,7 +81,7 @@ def measured(checkpoint: Path) -> Any:
 
     for name, module in linears(engine):
         module.register_forward_pre_hook(see(name))
-    for messages in prompts():
+    for messages in prompts() if conversations is None else conversations:
         engine.prompt_logits(messages)
     means = {name: (squares[name] / counts[name]).astype(np.float32) for name in squares}
     return Activations(means, largest, counts, "ab" * 32, "cd" * 32)

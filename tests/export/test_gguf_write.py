@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from infimed.runtime.llama_files import check_text_model, check_vision_model  # 
 from infimed.training.checkpoint import Checkpoint  # noqa: E402
 
 from ..models import build_random_checkpoint  # noqa: E402
+from ..support import Shown  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +171,15 @@ def test_a_tied_head_is_stored_once(folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_llama_cpp_cannot_compute_is_refused_by_name(
-    part: str, values: dict[str, Any], what: str, folder: Path, tmp_path: Path
+    part: str, values: dict[str, Any], what: str, folder: Path, tmp_path: Path, shown: Callable[[Shown], None]
 ) -> None:
     changed = copied(folder, tmp_path / "changed")
     change_config(changed, part, **values)
     with pytest.raises(InfimedError, match=what):
         write_both(changed, tmp_path / "out", "F16")
+    if what == "needs windows":
+        note = "full attention at every layer of the vision tower"
+        shown(Shown("qwen2.5-vl", "every gguf level", "export", "refused", note))
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ from infimed import InfimedError  # noqa: E402
 from infimed.evaluation.dataset import write_dataset  # noqa: E402
 from infimed.evaluation.example import Example, TextRef  # noqa: E402
 from infimed.evaluation.phantoms import write_phantoms  # noqa: E402
+from infimed.export.calibration import CalibrationError  # noqa: E402
 from infimed.export.export_bundle import export_bundle  # noqa: E402
 from infimed.export.parity import KL_LIMIT_NATS, Parity  # noqa: E402
 from infimed.runtime.bundle import verify  # noqa: E402
 from infimed.runtime.engine import Engine, Sampling  # noqa: E402
-from infimed.runtime.levels import LEVELS, VISION_TYPES, Format, level  # noqa: E402
+from infimed.runtime.levels import LEVELS, VISION_TYPES, Format, UnknownLevel, level  # noqa: E402
 from infimed.runtime.messages import ImagePart, Message, user  # noqa: E402
 from infimed.runtime.open_engine import computed_as, open_engine  # noqa: E402
 from infimed.training.reference import open_reference  # noqa: E402
@@ -120,6 +121,20 @@ def check_distance(found: Parity, full: Parity) -> None:
         assert found.kl_mean_nats > 2 * full.kl_mean_nats, (found, full)
 
 
+def check_refusals(checkpoint: Path, names: list[str], dataset: Path, out: Path) -> list[str]:
+    """Hold that a calibrated level is refused without a dataset, and one without the matrix it needs; return those."""
+    for name in names:
+        if level(name).calibrated:
+            with pytest.raises(CalibrationError, match="add --calibration DATASET"):
+                export_bundle(checkpoint, out, [name])
+    bare = [level(name).base for name in names if level(name).importance == "required"]
+    for name in bare:
+        with pytest.raises(UnknownLevel, match="needs an importance matrix"):
+            export_bundle(checkpoint, out, [name], calibration=dataset)
+    assert not out.exists()
+    return bare
+
+
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("family", [VISION_FAMILY, *TEXT_FAMILIES])
 def test_every_level_of_a_family_answers(
@@ -128,6 +143,8 @@ def test_every_level_of_a_family_answers(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     checkpoint = build(family, tmp_path / "checkpoint")
     dataset, names = calibration_set(family, tmp_path / "data"), names_of(format, family)
+    for name in check_refusals(checkpoint, names, dataset, tmp_path / "none"):
+        shown(Shown(family, name, "export", "refused", "without +imatrix"))
     made = export_bundle(checkpoint, tmp_path / "bundle", names, calibration=dataset, probe_count=6, threads=1)
     manifest = verify(made.bundle.folder)
     assert manifest.family == family and sorted(e.name for e in manifest.levels) == sorted(names)
@@ -141,7 +158,7 @@ def test_every_level_of_a_family_answers(
         check_answers(engine, family, name, reference)
         engine.close()
         computed = f" ({how})" if (how := computed_as(name)) else ""
-        note = "made by --calibration" if level(name).calibrated else ""
+        note = "by --calibration, refused without" if level(name).calibrated else ""
         shown(Shown(family, name, ENGINES[format] + computed, "executed", note))
     reference.close()
     if family != VISION_FAMILY:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,15 @@ for _library in ("torch", "transformers", "onnx", "onnxruntime"):
     pytest.importorskip(_library)
 
 from ..onnx_levels import Exported  # noqa: E402
-from ..tensorrt_levels import LEVELS, tiny_levels  # noqa: E402
+from ..support import Shown  # noqa: E402
+from ..tensorrt_levels import LEVELS, measured, prompts, tiny_levels  # noqa: E402
 from ..text_models import build_text_checkpoint  # noqa: E402
 
 VERSION = "1.7.1.116"
 WHEELS = [f"tensorrt-rtx-cu13-{part}=={VERSION}" for part in ("libs", "bindings")]
 GPUS = ("8.6", "8.9", "12.0")
+BUILDER = f"TensorRT-RTX builder ({', '.join(GPUS)})"
+StateIt = Callable[[Shown], None]
 
 
 @pytest.fixture(scope="session")
@@ -82,26 +86,35 @@ print(json.dumps([find_tensorrt().__version__, found]))
 
 
 @pytest.mark.full
-def test_the_real_builder_takes_every_graph_for_every_gpu(library: Path, exported: Exported, tmp_path: Path) -> None:
+def test_the_real_builder_takes_every_graph_for_every_gpu(
+    library: Path, exported: Exported, tmp_path: Path, shown: StateIt
+) -> None:
     told = run(library, BUILD, exported.bundle, " ".join(LEVELS), " ".join(GPUS), tmp_path)
     version, found = json.loads(told.splitlines()[-1])
     assert version == VERSION
     decoders, towers = len(LEVELS), 4  # fp32, fp16, int8, int4
     assert len(found) == (decoders + towers) * len(GPUS)
     assert all(isinstance(size, int) and size > 100_000 for size in found.values()), found
+    for level in LEVELS:
+        shown(Shown("qwen2.5-vl", level, BUILDER, "built only", f"version {VERSION}"))
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("family", ["qwen2", "llama"])
-def test_the_real_builder_takes_models_without_images(family: str, library: Path, tmp_path: Path) -> None:
+def test_the_real_builder_takes_models_without_images(
+    family: str, library: Path, tmp_path: Path, shown: StateIt
+) -> None:
     from infimed.export.tensorrt_export import export_tensorrt
 
     checkpoint = build_text_checkpoint(tmp_path / "checkpoint", family, layers=1)
-    levels = ("tensorrt-fp16", "tensorrt-int4")
-    export_tensorrt(checkpoint, tmp_path / "bundle", levels)
-    told = run(library, BUILD, tmp_path / "bundle", " ".join(levels), "8.6", tmp_path)
+    levels = [level for level in LEVELS if "+vision" not in level]
+    activations = measured(checkpoint, prompts()[1:])
+    export_tensorrt(checkpoint, tmp_path / "bundle", levels, activations=activations)
+    told = run(library, BUILD, tmp_path / "bundle", " ".join(levels), " ".join(GPUS), tmp_path)
     _, found = json.loads(told.splitlines()[-1])
-    assert len(found) == 2 and all(isinstance(size, int) for size in found.values()), found
+    assert len(found) == len(levels) * len(GPUS) and all(isinstance(size, int) for size in found.values()), found
+    for level in levels:
+        shown(Shown(family, level, BUILDER, "built only", f"version {VERSION}"))
 
 
 REFUSALS = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from infimed.devices.profiles import device  # noqa: E402
 from infimed.devices.weights import read_planned  # noqa: E402
 from infimed.export.export_bundle import export_bundle  # noqa: E402
 from infimed.export.family_mappings import MAPPINGS, mapping_of  # noqa: E402
+from infimed.export.gguf_export import export_gguf  # noqa: E402
 from infimed.export.gguf_names import GgufUnsupported, TextShape  # noqa: E402
 from infimed.export.gguf_write import write_text_model  # noqa: E402
 from infimed.export.onnx_decoder import DecoderNumbers, GraphError  # noqa: E402
@@ -30,6 +32,7 @@ from infimed.export.rope import RopeScaling, inverse_frequencies  # noqa: E402
 from infimed.export.transformers_prompt import transformers_prompter  # noqa: E402
 from infimed.runtime.families import FAMILIES  # noqa: E402
 from infimed.runtime.gguf_file import GgufError, read_gguf  # noqa: E402
+from infimed.runtime.levels import LEVELS as ALL_LEVELS  # noqa: E402
 from infimed.runtime.llama_backend import LlamaBackend  # noqa: E402
 from infimed.runtime.llama_files import check_text_model  # noqa: E402
 from infimed.runtime.messages import user  # noqa: E402
@@ -40,8 +43,10 @@ from infimed.runtime.shape_check import check_shapes  # noqa: E402
 from infimed.training.checkpoint import Checkpoint  # noqa: E402
 from infimed.training.reference import open_reference  # noqa: E402
 
+from ..support import Shown  # noqa: E402
 from ..text_models import LLAMA3_ROPE, PLAIN_ROPE, TEXT_FAMILIES, build_text_checkpoint  # noqa: E402
 
+StateIt = Callable[[Shown], None]
 LEVELS = ("gguf-f32", "gguf-q8_0", "onnx-fp32", "onnx-int4")
 LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"dtype": "bfloat16"}),
@@ -102,10 +107,19 @@ def test_both_formats_pass_the_gate_and_every_level_answers(bundle: Any) -> None
         engine.close()
 
 
-def test_a_level_that_names_a_vision_tower_is_refused(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(InfimedError, match=r"models have no vision tower; ask for gguf-q8_0$"):
-        export_bundle(checkpoint, tmp_path / "bundle", ["gguf-q8_0+vision-f32"], threads=1)
+@pytest.mark.parametrize("name", ["gguf-q8_0+vision-f32", "onnx-int4+vision-fp16", "tensorrt-fp16+vision-fp32"])
+def test_a_level_that_names_a_vision_tower_is_refused(
+    name: str, checkpoint: Path, tmp_path: Path, shown: StateIt
+) -> None:
+    with pytest.raises(InfimedError, match=rf"models have no vision tower; ask for {name.split('+')[0]}$"):
+        export_bundle(checkpoint, tmp_path / "bundle", [name], threads=1)
     assert not (tmp_path / "bundle").exists()
+    format = name.split("-")[0]
+    shown(Shown(family_name(checkpoint), f"every {format} level", "export", "refused", "+vision-TYPE: it has no tower"))
+
+
+def family_name(checkpoint: Path) -> str:
+    return Prompter.open(checkpoint).family.name
 
 
 def test_a_bundle_of_a_text_only_family_holds_nothing_of_images(bundle: Any) -> None:
@@ -213,7 +227,7 @@ def test_slowed_turns_are_those_of_transformers() -> None:
     ],
 )
 def test_what_no_graph_computes_is_refused_by_name(
-    family: str, values: dict[str, Any], what: str, tmp_path: Path
+    family: str, values: dict[str, Any], what: str, tmp_path: Path, shown: StateIt
 ) -> None:
     folder = build_text_checkpoint(tmp_path / "checkpoint", family, hidden=64, ffn=64, layers=2)
     wrong = changed(folder, tmp_path / "wrong", **values)
@@ -221,13 +235,16 @@ def test_what_no_graph_computes_is_refused_by_name(
         mapping_of(Checkpoint.open(wrong).config).shape(Checkpoint.open(wrong).config)
     with pytest.raises((GraphError, KeyError), match=what):
         DecoderNumbers.of(read_config(wrong))
+    asked = ", ".join(sorted(values))
+    shown(Shown(family, "every level", "export", "refused", f"config.json: {asked} that its graph does not compute"))
 
 
-def test_heads_of_another_width_are_for_llama_alone_in_gguf(tmp_path: Path) -> None:
+def test_heads_of_another_width_are_for_llama_alone_in_gguf(tmp_path: Path, shown: StateIt) -> None:
     folder = build_text_checkpoint(tmp_path / "checkpoint", "qwen2", head_dim=32)
     with pytest.raises(GgufUnsupported, match=r"4 heads of 32 values in 256.*use an ONNX level"):
         write_text_model(Checkpoint.open(folder), tmp_path / "text.gguf", "F16")
     assert DecoderNumbers.of(read_config(folder)).head_dim == 32
+    shown(Shown("qwen2", "every gguf level", "export", "refused", "head_dim other than hidden / heads; ONNX takes it"))
 
 
 def test_the_flat_layout_of_transformers_4_gives_the_same_numbers(tmp_path: Path) -> None:
@@ -243,13 +260,20 @@ def test_the_flat_layout_of_transformers_4_gives_the_same_numbers(tmp_path: Path
     assert (shape.rope_base, shape.kv_heads, shape.head_dim, shape.scaling) == (10000.0, 4, 64, None)
 
 
-def test_a_tokenizer_of_sentencepiece_is_refused_with_what_works(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_tokenizer_of_sentencepiece_is_refused_with_what_works(
+    checkpoint: Path, tmp_path: Path, shown: StateIt
+) -> None:
     folder = changed(checkpoint, tmp_path / "pieces")
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["model"]["byte_fallback"] = True
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    with pytest.raises(GgufUnsupported, match=r"sentencepiece.*use an ONNX level"):
-        write_text_model(Checkpoint.open(folder), tmp_path / "text.gguf", "F16")
+    for row in ALL_LEVELS:
+        if row.format == "gguf" and not row.calibrated:
+            with pytest.raises(GgufUnsupported, match=r"sentencepiece.*use an ONNX level"):
+                export_gguf(folder, tmp_path / "out", [row.name])
+    assert not (tmp_path / "out").exists()
+    note = "a tokenizer of sentencepiece, such as Llama 2's own; ONNX takes it"
+    shown(Shown(family_name(checkpoint), "every gguf level", "export", "refused", note))
 
 
 def test_a_missing_bias_is_named_before_anything_is_built(tmp_path: Path) -> None:
@@ -279,7 +303,7 @@ def test_a_file_whose_rotary_width_is_not_its_heads_is_refused(tmp_path: Path) -
             check_text_model(replace(header, values={**header.values, key: value}))
 
 
-def test_a_tokenizer_of_sentencepiece_works_where_onnx_does(tmp_path: Path) -> None:
+def test_a_tokenizer_of_sentencepiece_works_where_onnx_does(tmp_path: Path, shown: StateIt) -> None:
     """As the hub has Llama 2's: every space a piece, unknown characters as bytes, and no pre-tokenizer."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
@@ -313,5 +337,9 @@ def test_a_tokenizer_of_sentencepiece_works_where_onnx_does(tmp_path: Path) -> N
     )
     exported = export_bundle(folder, tmp_path / "bundle", ["onnx-int4"], probe_count=6, threads=1)
     assert exported.gate[0].kl_mean_nats <= KL_LIMIT_NATS
+    engine = open_engine(exported.bundle, "onnx-int4", threads=1)
+    assert engine.generate([user("the the")]).token_ids and engine.score([user("the")], ["a", "b"]).choice() in "ab"
+    engine.close()
+    shown(Shown("llama", "onnx-int4", "onnxruntime", "executed", "with a tokenizer of sentencepiece, as Llama 2's"))
     with pytest.raises(GgufUnsupported, match="sentencepiece"):
         export_bundle(folder, tmp_path / "other", ["gguf-q8_0"], probe_count=6, threads=1)
