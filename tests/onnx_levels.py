@@ -49,7 +49,8 @@ def export_levels(
 
     (bundle / "shared").mkdir(parents=True, exist_ok=True)
     for name in PROMPT_FILES:
-        shutil.copyfile(checkpoint / name, bundle / "shared" / name)
+        if (checkpoint / name).is_file():
+            shutil.copyfile(checkpoint / name, bundle / "shared" / name)
     return Exported(checkpoint, bundle, export_onnx(checkpoint, bundle, levels, activations=activations), activations)
 
 

@@ -21,7 +21,7 @@ from ..text_models import TEXT_FAMILIES, build_text_checkpoint
 def test_an_adapter_of_a_text_only_family_is_merged_as_peft_merges_it(family: str, tmp_path: Path) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base = build_text_checkpoint(tmp_path / "base", family)
     torch.manual_seed(1)
@@ -40,3 +40,8 @@ def test_an_adapter_of_a_text_only_family_is_merged_as_peft_merges_it(family: st
     assert set(ours) <= set(theirs)
     for name, values in ours.items():
         assert np.allclose(values, theirs[name].numpy(), atol=1e-6), name
+    opened, told = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", output_loading_info=True)
+    assert not any(told.values()) and opened.config.architectures == [type(opened).__name__]
+    written = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    asked = [{"role": "user", "content": "Is there a lesion?"}]
+    assert written.apply_chat_template(asked) == AutoTokenizer.from_pretrained(base).apply_chat_template(asked)
