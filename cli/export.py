@@ -98,11 +98,11 @@ def _tell_outlook(
     if as_json:
         typer.echo(json.dumps({**asdict(found), "seconds": found.seconds}, indent=2))
         return
-    typer.echo(f"{'level':24}{'weights':>13}{'own files':>13}{'about':>12}")
+    typer.echo(f"{'level':26}{'weights':>13}{'own files':>13}{'about':>12}")
     for row in found.levels:
         remark = "" if row.asked else "   judged, then removed"
         sizes = f"{row.weight_bytes / 1e6:>10,.2f} MB{row.own_bytes / 1e6:>10,.2f} MB"
-        typer.echo(f"{row.level:24}{sizes}{time_text(row.seconds):>12}{remark}")
+        typer.echo(f"{row.level:26}{sizes}{time_text(row.seconds):>12}{remark}")
     if gate:
         typer.echo(f"reference, gate and each level's distance: about {time_text(found.gate_seconds)}")
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
@@ -139,15 +139,15 @@ def _as_lines(made: Exported) -> list[str]:
         lines.append(f"pixels, token ids and positions equal transformers ({difference})")
     lines += [
         *(
-            f"parity gate  {parity.level:12} mean KL {parity.kl_mean_nats:.1e} nats over {parity.rows} rows, "
+            f"parity gate  {parity.level:13} mean KL {parity.kl_mean_nats:.1e} nats over {parity.rows} rows, "
             f"vision {parity.vision:.1e}: held"
             for parity in made.gate
         ),
-        f"{'level':14}{'weights':>12}{'mean KL':>12}{'max KL':>12}{'top-1':>8}",
+        f"{'level':26}{'weights':>12}{'mean KL':>12}{'max KL':>12}{'top-1':>8}",
     ]
     measured = {parity.level: parity for parity in made.levels}
     for entry in made.bundle.manifest.levels:
-        line = f"{entry.name:14}{entry.weight_bytes / 1e6:>9.2f} MB"
+        line = f"{entry.name:26}{entry.weight_bytes / 1e6:>9.2f} MB"
         if parity := measured.get(entry.name):
             line += f"{parity.kl_mean_nats:>12.2e}{parity.kl_max_nats:>12.2e}{parity.top1:>8.1%}"
             line += f"  {computed}" if (computed := computed_as(entry.name)) else ""

@@ -66,8 +66,11 @@ def write_towers(
     model: GgufModel, outputs: Mapping[str, Path], *, threads: int, on_event: OnEvent = ignore
 ) -> dict[str, Written]:
     """Write a vision tower in each type that `outputs` names (F32, F16, Q8_0) to its path. Raises as write_levels."""
-    storages: dict[str, tuple[str, Importance | None]] = {kind: (kind, None) for kind in outputs}
-    return _write(model, outputs, storages, "", threads=threads, on_event=on_event)
+    stages = {kind: f"mmproj-{kind.lower()}" for kind in outputs}
+    storages: dict[str, tuple[str, Importance | None]] = {stages[kind]: (kind, None) for kind in outputs}
+    places = {stages[kind]: path for kind, path in outputs.items()}
+    made = _write(model, places, storages, "", threads=threads, on_event=on_event)
+    return {kind: made[stage] for kind, stage in stages.items()}
 
 
 def write_text_model(checkpoint: Checkpoint, path: Path, kind: FloatType, on_event: OnEvent = ignore) -> GgufFile:
