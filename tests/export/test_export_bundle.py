@@ -52,10 +52,11 @@ def reference(checkpoint: Path) -> Iterator[Engine]:
     engine.close()
 
 
-def test_both_full_precision_levels_equal_torch_on_204_prompts(
-    exported: Exported, reference: Engine, checkpoint: Path
+@pytest.mark.parametrize("count", [24, pytest.param(204, marks=pytest.mark.full)])
+def test_both_full_precision_levels_equal_torch_on_many_prompts(
+    exported: Exported, reference: Engine, checkpoint: Path, count: int
 ) -> None:
-    probes = make_probes(204, Prompter.open(checkpoint).rules, seed=3)
+    probes = make_probes(count, Prompter.open(checkpoint).rules, seed=3)
     assert {probe.kind for probe in probes} == set(KINDS)
     references = take_references(reference, probes)
     for level in FULL:
@@ -63,7 +64,7 @@ def test_both_full_precision_levels_equal_torch_on_204_prompts(
         found = measure(engine, references)
         engine.close()
         require(found)
-        assert found.rows >= 204 and found.decided > 0.5 * found.rows
+        assert found.rows >= count and found.decided > 0.5 * found.rows
         print(found)
 
 
