@@ -46,6 +46,19 @@ def test_levels_stand_in_their_order_and_what_no_test_ran_is_said() -> None:
     ]
 
 
+def test_the_page_of_this_house_speaks_of_every_family_and_level() -> None:
+    from infimed.runtime.families import FAMILIES
+    from infimed.runtime.levels import LEVELS as ROWS
+
+    text = (HOUSE / "docs/support.md").read_text("utf-8")
+    assert text.startswith(HEAD), "write it again: ./dev test --full --support docs/support.md"
+    parts = {part.split("\n")[0]: part for part in text.removeprefix(HEAD).split("## ")[1:]}
+    assert set(parts) == {family.name for family in FAMILIES}
+    for part in parts.values():
+        ran = {line.split("|")[1].strip() for line in part.splitlines() if "| executed |" in line}
+        assert {row.name for row in ROWS} <= ran, "a level that no test ran"
+
+
 TESTS = """
 import pytest
 from infimed.tests.support import Shown
