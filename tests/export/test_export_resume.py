@@ -179,7 +179,7 @@ def test_without_the_gate_nothing_is_run_and_the_manifest_says_so(
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_weight_that_is_no_number_is_named_before_anything_is_made(tmp_path: Path, dtype: str) -> None:
-    shape = {"layers": 1, "vision_depth": 1, "fullatt_block_indexes": (0,)}
+    shape = {"layers": 1, "vision_depth": 2, "fullatt_block_indexes": (1,)}
     folder = build_random_checkpoint(tmp_path / "checkpoint", dtype=dtype, **shape)  # type: ignore[arg-type]
     opened = Checkpoint.open(folder)
     name = next(stored for stored in opened.tensors if stored.endswith("layers.0.mlp.down_proj.weight"))
