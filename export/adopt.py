@@ -15,7 +15,7 @@ from typing import Any
 from .. import InfimedError
 from ..runtime.bundle import Bundle
 from ..runtime.files import sha256_file
-from ..runtime.manifest import ATTESTATIONS, MANIFEST, SHARED
+from ..runtime.manifest import ATTESTATIONS, MANIFEST, MANIFEST_SHA256, SHARED
 
 
 class ExtendError(InfimedError):
@@ -24,7 +24,7 @@ class ExtendError(InfimedError):
 
 def is_bundle(folder: Path) -> bool:
     """Return whether a folder holds a bundle, verified or not."""
-    return (folder / MANIFEST).is_file()
+    return (folder / MANIFEST).is_file() and (folder / MANIFEST_SHA256).is_file()  # a dataset has a manifest as well
 
 
 def check_extends(bundle: Bundle, made_from: Mapping[str, Any], license: str | None) -> None:

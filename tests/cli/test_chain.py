@@ -143,9 +143,12 @@ def test_bad_input_to_export_and_train_leaves_nothing(
     code, _, told = infimed("export", place / "checkpoint", "--out", out, "--level", "gguf-q3")
     assert code == 2
     one_line(told, "gguf-q3", "gguf-q8_0")
-    code, _, told = infimed("export", place / "checkpoint", "--out", bundle, "--level", "gguf-q8_0")
+    code, _, told = infimed("export", place / "checkpoint", "--out", place / "data", "--level", "gguf-q8_0")
     assert code == 2
     one_line(told, "exists already")
+    code, _, told = infimed("export", place / "base", "--out", bundle, "--level", "gguf-q8_0")
+    assert code == 2
+    one_line(told, "another checkpoint", "checkpoint_sha256")
     code, _, told = infimed("export", tmp_path, "--out", out, "--level", "gguf-q8_0")
     assert code == 2
     one_line(told, "config.json")
