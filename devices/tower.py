@@ -10,22 +10,13 @@ import math
 from ..runtime.gguf_file import TENSOR_TYPES
 from ..runtime.levels import LEVELS, TENSORRT_BLOCK, QuantLevel
 from ..runtime.shape import ModelShape
-from ..runtime.tensors import VisionSizes
 
 
 def tower_bytes(shape: ModelShape, row: QuantLevel) -> int:
     """Return the size of the tower's weights at that level; 0 where the family takes no images."""
-    eyes = shape.vision
-    if eyes is None:
+    sizes = shape.vision_sizes
+    if sizes is None:
         return 0
-    sizes = VisionSizes(
-        layers=eyes.layers,
-        hidden=eyes.hidden,
-        ffn=eyes.intermediate,
-        patch=eyes.patch_size,
-        out=shape.hidden,
-        merge=eyes.merge_size,
-    )
     return sum(_bytes(sides, row) for sides in sizes.shapes().values())
 
 

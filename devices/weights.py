@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import InfimedError
 from ..runtime.bundle import Bundle
-from ..runtime.families import FAMILIES, family_of
+from ..runtime.families import family_named, family_of
 from ..runtime.gguf_file import TENSOR_TYPES
 from ..runtime.levels import LEVELS, QuantLevel
 from ..runtime.levels import level as level_row
@@ -26,7 +26,7 @@ from ..runtime.llama_mix import QuantiseError, choose_types, mix_keys, tensor_by
 from ..runtime.manifest import MANIFEST
 from ..runtime.prompt import open_rules, read_json
 from ..runtime.shape import ModelShape, context_limit
-from ..runtime.tensors import HEAD, TextSizes
+from ..runtime.tensors import HEAD
 from .tower import tower_bytes
 
 # Levels whose output head is stored in more bits than the rest: in GGUF where llama.cpp is not there to be asked, in
@@ -121,23 +121,15 @@ def _bits(shape: ModelShape, row: QuantLevel) -> _Bits:
     usual = _Bits(row.weight_bits, _HEAD_BITS.get(row.base, row.weight_bits), row.weight_bits)
     if row.format != "gguf" or row.weight_bits >= 16 or importlib.util.find_spec("llama_cpp") is None:
         return usual
-    family = next(known for known in FAMILIES if known.name == shape.family)
-    sizes = TextSizes(
-        layers=shape.layers,
-        hidden=shape.hidden,
-        ffn=shape.intermediate,
-        queries=shape.heads * shape.head_dim,
-        keys=shape.kv_heads * shape.head_dim,
-        vocabulary=shape.vocab,
-        tied=shape.tied_embeddings,
-        biases=family.biases,
-    )
+    sizes = shape.text_sizes
     shapes = sizes.shapes()
     # That there is a matrix decides, not what it holds.
     importance = {"blk.0.attn_q.weight": np.ones(shape.hidden, np.float32)} if row.imatrix else None
     keys = mix_keys(sizes, shape.heads, shape.kv_heads)
     try:
-        (mix,) = choose_types(family.gguf, keys, shapes, {row.name: (row.storage, importance)}).values()
+        (mix,) = choose_types(
+            family_named(shape.family).gguf, keys, shapes, {row.name: (row.storage, importance)}
+        ).values()
     except (QuantiseError, LlamaError):
         return usual
     sizes_bits = {name: 8 * tensor_bytes(shapes[name], kind) for name, kind in mix.types.items()}

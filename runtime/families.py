@@ -75,3 +75,11 @@ def family_of(config: Mapping[str, Any]) -> Family:
             return family
     supported = ", ".join(f"{family.name} ({family.architecture})" for family in FAMILIES)
     raise UnsupportedFamily(f"architecture {', '.join(named) or 'not named'} is not supported; supported: {supported}")
+
+
+def family_named(name: str) -> Family:
+    """Return the family of that name, as a bundle or a shape states it. Raises UnsupportedFamily."""
+    for family in FAMILIES:
+        if family.name == name:
+            return family
+    raise UnsupportedFamily(f"family {name!r} is unknown; known: {', '.join(family.name for family in FAMILIES)}")

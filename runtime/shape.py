@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import InfimedError
-from .families import family_of
+from .families import family_named, family_of
 from .prompt import read_json
+from .tensors import TextSizes, VisionSizes
 
 MAX_HEADER_BYTES = 100 * 2**20
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -143,6 +144,34 @@ class ModelShape:
     def vision_parameters(self) -> int:
         """Parameters of the vision tower; 0 where there is none."""
         return self.vision.parameters if self.vision else 0
+
+    @property
+    def text_sizes(self) -> TextSizes:
+        """The sizes that decide the text model's tensors."""
+        return TextSizes(
+            layers=self.layers,
+            hidden=self.hidden,
+            ffn=self.intermediate,
+            queries=self.heads * self.head_dim,
+            keys=self.kv_heads * self.head_dim,
+            vocabulary=self.vocab,
+            tied=self.tied_embeddings,
+            biases=family_named(self.family).biases,
+        )
+
+    @property
+    def vision_sizes(self) -> VisionSizes | None:
+        """The sizes that decide the vision tower's tensors; None where the family takes no images."""
+        if self.vision is None:
+            return None
+        return VisionSizes(
+            layers=self.vision.layers,
+            hidden=self.vision.hidden,
+            ffn=self.vision.intermediate,
+            patch=self.vision.patch_size,
+            out=self.hidden,
+            merge=self.vision.merge_size,
+        )
 
     def kv_bytes_per_token(self, element_bytes: int = 2) -> int:
         """Return the KV cache's growth per token in bytes (keys and values of every layer)."""

@@ -14,7 +14,7 @@ from typing import Any
 from .families import Family, family_of
 from .prompt import read_json
 from .shape import CheckpointError, ModelShape, context_limit, is_vision, read_header, weight_files
-from .tensors import Shapes, TextSizes, VisionSizes
+from .tensors import Shapes
 
 # What stands before a name in the layouts of transformers 4 and 5 and of the model hub.
 _BEFORE = re.compile(r"^(model\.language_model\.|language_model\.model\.|language_model\.|model\.)")
@@ -40,7 +40,7 @@ def check_shapes(folder: Path) -> ModelShape:
         if numbers != set(range(min(layers, len(numbers) + 1))):  # never counts up to what a damaged file says
             raise CheckpointError(f"config.json: {what} is {layers}, the weights have {len(numbers)} such layers")
     family = family_of(config)
-    for name, wanted in _wanted(shape, family).items():
+    for name, wanted in _wanted(shape).items():
         if found.get(name) != wanted:
             have = found.get(name, "missing")
             raise CheckpointError(
@@ -72,22 +72,9 @@ def _check_heads(config: Mapping[str, Any], shape: ModelShape, family: Family) -
         )
 
 
-def _wanted(shape: ModelShape, family: Family) -> Shapes:
+def _wanted(shape: ModelShape) -> Shapes:
     """Return each tensor's name, without what stands before it, and its shape."""
-    text = TextSizes(
-        layers=shape.layers,
-        hidden=shape.hidden,
-        ffn=shape.intermediate,
-        queries=shape.heads * shape.head_dim,
-        keys=shape.kv_heads * shape.head_dim,
-        vocabulary=shape.vocab,
-        tied=shape.tied_embeddings,
-        biases=family.biases,
-    )
-    tensors = text.tensors()
-    if eyes := shape.vision:
-        tower = VisionSizes(
-            eyes.layers, eyes.hidden, eyes.intermediate, eyes.patch_size, shape.hidden, merge=eyes.merge_size
-        )
+    tensors = shape.text_sizes.tensors()
+    if tower := shape.vision_sizes:
         tensors += tower.tensors()
     return {_BEFORE.sub("", tensor.hub): tensor.hub_shape for tensor in tensors}
