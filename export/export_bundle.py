@@ -20,7 +20,7 @@ from ..evaluation.dataset import Dataset
 from ..runtime.bundle import Bundle, write_manifest
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import disk_trouble
-from ..runtime.levels import QuantLevel, full_precision_of
+from ..runtime.levels import Format, QuantLevel, full_precision_of
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import PROBES, SHARED, LevelEntry, Manifest
 from ..runtime.open_engine import default_threads
@@ -196,7 +196,7 @@ def _fill(job: _Job, draft: Draft) -> tuple[float, tuple[Parity, ...], tuple[Par
         for format in dict.fromkeys(row.format for row in job.rows):
             _write_format(job, draft, format)
             if job.gate:
-                gates.append(_gate(job, draft, format, gauge))
+                gates.append(_gate(draft, format, gauge))
         draft.keep_only(_entries(job, draft))
         found = tuple(_distance(draft, row, gauge) for row in job.rows) if job.gate else ()
     return pixel_difference, tuple(gates), found
@@ -236,7 +236,7 @@ def _probes(job: _Job) -> tuple[Probe, ...]:
     return probes if job.calibration is None else probes + calibration_probes(job.calibration, job.probe_count)
 
 
-def _write_format(job: _Job, draft: Draft, format: str) -> None:
+def _write_format(job: _Job, draft: Draft, format: Format) -> None:
     """Write the levels of one format that are not finished yet, the one that its graph is judged on among them."""
     writers: dict[str, Callable[..., Mapping[str, LevelEntry]]] = {
         "gguf": partial(export_gguf, threads=job.threads, activations=job.activations),
@@ -245,20 +245,16 @@ def _write_format(job: _Job, draft: Draft, format: str) -> None:
     }
     names = [row.name for row in job.rows if row.format == format]
     if job.gate and draft.gate(format) is None:
-        names = list(dict.fromkeys((_judged(job, format), *names)))
+        names = list(dict.fromkeys((full_precision_of(format).name, *names)))
     if unfinished := [name for name in names if draft.level(name) is None]:
         writers[format](job.checkpoint.folder, draft.folder, unfinished, job.on_event, on_level=draft.keep_level)
 
 
-def _judged(job: _Job, format: str) -> str:
-    return full_precision_of(next(row.format for row in job.rows if row.format == format)).name
-
-
-def _gate(job: _Job, draft: Draft, format: str, gauge: Gauge) -> Parity:
+def _gate(draft: Draft, format: Format, gauge: Gauge) -> Parity:
     """Return how a format's full-precision level compares with the reference. Raises ParityError if it differs."""
     passed = draft.gate(format)
     if passed is None:
-        entry = draft.level(_judged(job, format))
+        entry = draft.level(full_precision_of(format).name)
         assert entry is not None
         passed = gauge.measure(entry)
         require(passed)
