@@ -19,10 +19,11 @@ import contextlib
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +36,13 @@ from infimed.export.activations import Activations
 from infimed.export.calibration import calibration_rows
 from infimed.export.calibration_run import calibrate
 from infimed.export.gguf_export import export_gguf
+from infimed.export.onnx_export import export_onnx
+from infimed.export.tensorrt_export import export_tensorrt
 from infimed.runtime.distance import compare_rows
 from infimed.runtime.engine import Engine, Sampling
 from infimed.runtime.events import ignore
-from infimed.runtime.levels import level
-from infimed.runtime.manifest import SHARED
+from infimed.runtime.levels import Format, level
+from infimed.runtime.manifest import SHARED, LevelEntry
 from infimed.runtime.messages import ImagePart, Message
 from infimed.runtime.open_engine import open_level
 from infimed.runtime.prompt import PROMPT_FILES
@@ -52,6 +55,7 @@ BARE = ("gguf-f16", "gguf-q4_k_m", "gguf-q3_k_m", "gguf-q2_k")
 WEIGHED = ("gguf-q4_k_m+imatrix", "gguf-q3_k_m+imatrix", "gguf-q2_k+imatrix", "gguf-iq3_xxs+imatrix")
 NONE, TEXTS, IMAGES = "none", "texts", "images and texts"
 REPLY_TOKENS = 16
+WRITERS: Mapping[Format, Any] = {"gguf": export_gguf, "onnx": export_onnx, "tensorrt": export_tensorrt}
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,18 +128,19 @@ class Bootstrap:
 
 def levels_of(
     checkpoint: Path, work: Path, names: Sequence[str], activations: Activations | None
-) -> Iterator[tuple[str, Engine]]:
-    """Export the levels and yield each, opened; the files go away afterwards."""
+) -> Iterator[tuple[LevelEntry, Engine]]:
+    """Export levels of one format and yield each, opened; the files go away afterwards."""
     bundle = work / "bundle"
     (bundle / SHARED).mkdir(parents=True)
     for name in PROMPT_FILES:
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(checkpoint / name, bundle / SHARED / name)
-    made = export_gguf(checkpoint, bundle, names, ignore, threads=1, activations=activations)
+    writer = WRITERS[level(names[0]).format]
+    made: Mapping[str, LevelEntry] = writer(checkpoint, bundle, names, ignore, threads=1, activations=activations)
     for name in names:
         engine = open_level(bundle, made[name], threads=1)
         try:
-            yield name, engine
+            yield made[name], engine
         finally:
             engine.close()
     shutil.rmtree(bundle)
@@ -183,9 +188,9 @@ def compare(
             activations = None
             if kind != NONE:
                 activations = calibrate(checkpoint, part, cache=work / "cache", images=kind == IMAGES)
-            for name, engine in levels_of(checkpoint, work, names, activations):
-                tell(f"{name}, calibration: {kind}{f', half {number}' if number else ''}")
-                found.setdefault((level(name).base, kind), []).append(measure(engine, items))
+            for entry, engine in levels_of(checkpoint, work, names, activations):
+                tell(f"{entry.name}, calibration: {kind}{f', half {number}' if number else ''}")
+                found.setdefault((level(entry.name).base, kind), []).append(measure(engine, items))
     return items, found
 
 
