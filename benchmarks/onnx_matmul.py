@@ -22,12 +22,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
-import infimed  # noqa: F401  (turns the library's telemetry off before it is imported)
 from infimed.export.onnx_schemes import SCHEMES
 from infimed.export.onnx_source import Source
 from infimed.export.onnx_stored import read_weights
@@ -109,6 +107,8 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=9)
     parser.add_argument("--levels", nargs="*", help="these alone, such as onnx-int4 (default: all)")
     given = parser.parse_args()
+    import onnxruntime  # after infimed, which turns its telemetry off before it is imported
+
     library = f"onnxruntime {onnxruntime.__version__}, {platform.machine()}"
     print(
         f"{library}, {given.threads} threads, median of {given.repeat}; ms of processor time, spread between quartiles"

@@ -229,8 +229,13 @@ def _take_references(job: _Job, draft: Draft) -> float:
     return pixel_difference
 
 
+def _holds_probes(job: _Job) -> bool:
+    """Return whether the bundle that gets further levels brings the golden prompts: no others are drawn then."""
+    return job.held is not None and (job.held.folder / PROBES).is_dir()
+
+
 def _probes(job: _Job) -> tuple[Probe, ...]:
-    if job.held is not None and (job.held.folder / PROBES).is_dir():
+    if job.held is not None and _holds_probes(job):
         return tuple(reference.probe for reference in read_probes(job.held.folder / PROBES))
     probes = make_probes(job.probe_count, job.prompter.pixel_rules)
     return probes if job.calibration is None else probes + calibration_probes(job.calibration, job.probe_count)
@@ -301,7 +306,7 @@ def _provenance(job: _Job, held: Mapping[str, Any]) -> dict[str, Any]:
     was made by, and the rows they were taken of. ungated: levels that were held against no reference.
     """
     found: dict[str, Any] = {"checkpoint_sha256": job.checkpoint.sha256, "task": task_of(job.checkpoint.config)}
-    if job.calibration is not None:
+    if job.calibration is not None and job.gate and job.rows and not _holds_probes(job):
         found["calibration_sha256"] = Dataset.open(job.calibration).sha256
     found.update(held)
     if job.activations is not None:

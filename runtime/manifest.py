@@ -113,7 +113,7 @@ class Manifest:
                 preprocessing=_mapping(value["preprocessing"], "preprocessing"),
                 levels=tuple(_level(name, entry, files) for name, entry in value["levels"].items()),
                 files=files,
-                provenance=_mapping(value["provenance"], "provenance"),
+                provenance=_provenance(value["provenance"]),
             )
             stated = {name: entry["digest"] for name, entry in value["levels"].items()}
             wrong = [name for name in stated if stated[name] != manifest.level_digest(name)]
@@ -161,6 +161,15 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise VerifyError(f"{MANIFEST} is malformed: {where} is no mapping")
     return dict(value)
+
+
+def _provenance(value: Any) -> dict[str, Any]:
+    """Return the provenance, which says by sha256 what the bundle was made of."""
+    provenance = _mapping(value, "provenance")
+    if "checkpoint_sha256" not in provenance:
+        raise VerifyError(f"{MANIFEST} is malformed: provenance has no checkpoint_sha256")
+    _sha256(_text(provenance["checkpoint_sha256"], "checkpoint_sha256 of provenance"))
+    return provenance
 
 
 def _text(value: Any, where: str) -> str:

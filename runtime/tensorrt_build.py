@@ -20,6 +20,7 @@ from .tensorrt_recipe import Profile
 
 MODULES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """Where TensorRT's Python API is found; the first one that is installed is used."""
+RTX_WHEELS = "tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings"
 SAID_CHARACTERS = 600
 
 
@@ -27,9 +28,12 @@ class TensorrtError(InfimedError):
     """TensorRT does not read a graph, or builds no engine of it; its own words are in the message."""
 
 
-def find_tensorrt() -> ModuleType:
-    """Return TensorRT's module. Raises MissingExtra, or TensorrtError where one is installed that cannot be loaded."""
-    for name in MODULES:
+def find_tensorrt(for_another_gpu: bool = False) -> ModuleType:
+    """Return TensorRT's module. Raises MissingExtra, or TensorrtError where one is installed that cannot be loaded.
+
+    for_another_gpu: TensorRT for RTX first, which alone builds for a GPU that is not there; its absence is told so.
+    """
+    for name in (*MODULES[1:], MODULES[0]) if for_another_gpu else MODULES:
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
@@ -37,6 +41,11 @@ def find_tensorrt() -> ModuleType:
                 raise TensorrtError(f"{name} is installed but lacks {error.name}; install it again") from None
         except (ImportError, OSError) as error:
             raise TensorrtError(f"{name} cannot be loaded: {_line(str(error))}") from None
+    if for_another_gpu:
+        raise TensorrtError(
+            f"TensorRT for RTX, which builds for a GPU that is not there, is not installed; run: pip install --no-deps "
+            f"{RTX_WHEELS}"
+        )
     raise MissingExtra("tensorrt", MODULES[0])
 
 
@@ -58,7 +67,7 @@ def build(
     TensorrtError with what the parser or the builder said.
     """
     check_onnx_file(onnx)
-    trt = trt or find_tensorrt()
+    trt = trt or find_tensorrt(compute_capability is not None)
     told = f"TensorRT {trt.__version__}"
     listener = _listener(trt)
     listener.said.clear()

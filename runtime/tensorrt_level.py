@@ -51,7 +51,7 @@ def build_level(
     entry = bundle.entry(level)
     if level_row(level).format != "tensorrt":
         raise TensorrtError(f"level {level} is run as it is; only TensorRT levels are built")
-    trt = trt or find_tensorrt()
+    trt = trt or find_tensorrt(compute_capability is not None)
     folder = folder or plans_folder()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     recipe = Recipe.read(bundle.folder / entry.name / RECIPE)

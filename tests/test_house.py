@@ -174,6 +174,14 @@ def test_an_onnxruntime_session_leaves_no_telemetry_behind(tmp_path: Path) -> No
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_benchmark_does_not_import_onnxruntime_before_the_package_that_silences_it() -> None:
+    for path in sorted((HOUSE / "benchmarks").glob("*.py")):
+        for node in ast.parse(path.read_text("utf-8")).body:
+            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not [name for name in names if name.split(".")[0] == "onnxruntime"], f"{path.name}:{node.lineno}"
+
+
 @pytest.mark.parametrize("room", [*MAY_IMPORT, "tests", "benchmarks"])
 def test_no_file_is_long_and_every_module_says_its_idea(room: str) -> None:
     paths = sorted((HOUSE / room).rglob("*.py")) if room in ("tests", "benchmarks") else sources(room)

@@ -143,7 +143,14 @@ def bundle_of(checkpoint: Path, folder: Path, entries: Mapping[str, LevelEntry])
     settings = tuple(f"{SHARED}/{name}" for name in names)
     levels = [replace(entry, shared=(*entry.shared, *settings)) for entry in entries.values()]
     rules = read_json(checkpoint / "preprocessor_config.json")
-    write_manifest(folder, family="qwen2.5-vl", license="unknown", preprocessing=rules, levels=levels, provenance={})
+    write_manifest(
+        folder,
+        family="qwen2.5-vl",
+        license="unknown",
+        preprocessing=rules,
+        levels=levels,
+        provenance={"checkpoint_sha256": "0" * 64},
+    )
 
 
 def compare(checkpoint: Path, written: Mapping[str, LevelEntry]) -> None:

@@ -64,7 +64,7 @@ def build_bundle(checkpoint: Path, out: Path, levels: Sequence[str], reference: 
         license="none",
         preprocessing=prompter.rules.to_json(),
         levels=[entries[level] for level in levels],
-        provenance={},
+        provenance={"checkpoint_sha256": "0" * 64},
     )
     return Bundle.open(out)
 

@@ -6,6 +6,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -190,6 +191,20 @@ def test_calibration_takes_calibration_rows_and_refuses_a_set_without_any(checkp
     only_test = write_phantoms(tmp_path / "test", 2, 1, ("ct",), per_image=2, roles={"test": 1.0})
     with pytest.raises(CalibrationError, match="no row calibration"):
         export_bundle(checkpoint, tmp_path / "other", ["gguf-q8_0"], calibration=only_test.folder, threads=1)
+
+
+def test_a_calibration_set_is_named_only_where_its_rows_are_among_the_probes(checkpoint: Path, tmp_path: Path) -> None:
+    rows = write_phantoms(tmp_path / "rows", 3, 1, ("ct",), per_image=1, roles={"calibration": 1.0})
+
+    def named(folder: str, level: str, **more: Any) -> bool:
+        made = export_bundle(checkpoint, tmp_path / folder, [level], probe_count=6, threads=1, **more)
+        return "calibration_sha256" in made.bundle.manifest.provenance
+
+    assert not named("ungated", "gguf-q8_0", calibration=rows.folder, gate=False), "no prompt was kept"
+    assert not named("joined", "gguf-q8_0")
+    assert not named("joined", "gguf-f16", calibration=rows.folder), "the prompts are those of the first export"
+    assert read_probes(tmp_path / "joined/probes")[0].probe.kind != "calibration"
+    assert named("ungated", "gguf-f16", calibration=rows.folder), "a bundle without prompts gets them"
 
 
 def test_a_folder_that_is_no_bundle_is_refused_and_kept(checkpoint: Path, tmp_path: Path) -> None:

@@ -206,7 +206,8 @@ def test_a_level_is_built_once_and_again_where_a_plan_is_not_what_its_record_say
         (bundle / path).parent.mkdir(parents=True, exist_ok=True)
         (bundle / path).write_bytes((exported.bundle / path).read_bytes())
     write_manifest(
-        bundle, family="qwen2.5-vl", license="none", preprocessing={}, levels=[entry], provenance={}
+        bundle, family="qwen2.5-vl", license="none", preprocessing={}, levels=[entry],
+        provenance={"checkpoint_sha256": "0" * 64},
     )  # fmt: skip
     told = run(library, LEVEL, bundle, tmp_path / "plans").splitlines()[-1]
     first, again, other, mended = json.loads(told)

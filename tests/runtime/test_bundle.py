@@ -40,7 +40,7 @@ def make_bundle(folder: Path) -> Path:
             LevelEntry("gguf-f32", ("gguf-f32/model.gguf",), ("shared/mmproj.gguf", "shared/tokenizer.json"), {}, 700),
             LevelEntry("onnx-fp32", ("onnx-fp32/decoder.onnx",), ("shared/vision.onnx",), {}, 5),
         ],
-        provenance={"checkpoint": "0" * 64},
+        provenance={"checkpoint_sha256": "0" * 64},
     )
     return folder
 
@@ -95,8 +95,8 @@ def test_two_swapped_files_are_refused(folder: Path) -> None:
         verify(folder)
 
 
-@pytest.mark.parametrize("kind", ["symlink", "hardlink", "folder link"])
-def test_links_are_refused(folder: Path, kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["symlink", "hardlink", "folder link", "pipe"])
+def test_links_and_devices_are_refused(folder: Path, kind: str, tmp_path: Path) -> None:
     target = folder / "shared/tokenizer.json"
     outside = tmp_path / "outside.json"
     shutil.copy(target, outside)
@@ -105,6 +105,8 @@ def test_links_are_refused(folder: Path, kind: str, tmp_path: Path) -> None:
         target.symlink_to(outside)
     elif kind == "hardlink":
         os.link(outside, target)
+    elif kind == "pipe":
+        os.mkfifo(target)
     else:
         shutil.copy(outside, target)
         (folder / "more").symlink_to(tmp_path, target_is_directory=True)
@@ -176,6 +178,10 @@ FILE, LEVEL = ("files", "shared/tokenizer.json"), ("levels", "gguf-f32")
         (("family",), ["qwen2.5-vl"]),
         (("preprocessing",), [["patch_size", 14]]),
         (("provenance",), None),
+        (("provenance", "checkpoint_sha256"), None),
+        (("provenance", "checkpoint_sha256"), 7),
+        (("provenance", "checkpoint_sha256"), "the base"),
+        (("files", "Shared/tokenizer.json"), {"sha256": "0" * 64, "size_bytes": 2}),
         (("signature",), "new"),
     ],
 )
@@ -195,7 +201,7 @@ def test_a_manifest_that_is_not_exactly_the_format_is_refused(folder: Path, plac
         (b'"license": "apache-2.0"', b'"license": "\\ud800"'),
         (b'"license": "apache-2.0"', b'"license": "\xff"'),
         (b'"license": "apache-2.0"', b'"license":  "apache-2.0"'),
-        (b'"checkpoint": "', b'"score": NaN,\n    "checkpoint": "'),
+        (b'"checkpoint_sha256": "', b'"score": NaN,\n    "checkpoint_sha256": "'),
         (b"{", b'{"a":' * 100_000),
     ],
 )
@@ -305,7 +311,12 @@ def test_a_level_added_later_leaves_the_digest_of_the_others(folder: Path) -> No
         (folder / name).unlink()
     entry = LevelEntry("gguf-f32", ("gguf-f32/model.gguf",), ("shared/mmproj.gguf", "shared/tokenizer.json"), {}, 700)
     after = write_manifest(
-        folder, family="qwen2.5-vl", license="apache-2.0", preprocessing=RULES, levels=[entry], provenance={}
+        folder,
+        family="qwen2.5-vl",
+        license="apache-2.0",
+        preprocessing=RULES,
+        levels=[entry],
+        provenance={"checkpoint_sha256": "0" * 64},
     )
     assert after.level_digest("gguf-f32") == before
 
