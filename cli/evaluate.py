@@ -34,6 +34,15 @@ def evaluate(
         Path | None,
         typer.Option("--prior", help="Fit the majority answer on this dataset's train role; drift needs it once."),
     ] = None,
+    probe: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--probe",
+            help="Ask changed questions too: NAME, NAME:SEVERITY (1 to 5) or all; again for more. An unknown name is "
+            "answered with the list.",
+        ),
+    ] = None,
+    probe_seed: Annotated[int, typer.Option("--probe-seed", min=0, help="Draws what a probe draws.")] = 0,
     generate: Annotated[
         bool, typer.Option("--generate", help="Generate a reply to choices and yes/no too, not to open questions only.")
     ] = False,
@@ -45,36 +54,43 @@ def evaluate(
 ) -> None:
     """Predict a dataset with the levels of a bundle, a checkpoint or an adapter.
 
+    With --probe each level is also asked changed questions (other orders of the options, other wordings, blurred or
+    mirrored images, false hints; docs/robustness.md): their runs lie in OUT/probes, and infimed drift tells them.
     Choices and yes/no are answered by the likelihood of their options, open questions by greedy generation. Rows are
     written as they come: after a kill the same command goes on where it stopped, and a finished run is not run again.
     """
     from ..evaluation.dataset import Dataset
-    from ..evaluation.predict import Asking, predict
+    from ..evaluation.predict import Asking
+    from ..evaluation.predict_probes import coverage_text, predict_probes
     from ..evaluation.prediction import read_run
     from ..evaluation.prior import predict_prior
+    from ..evaluation.probes import parse_probes
 
     if out.exists() and not out.is_dir():
         raise InfimedError(f"{out} is a file; name a folder for the runs with --out")
+    specs = parse_probes(probe or [], probe_seed)
     targets = find_targets(target, level or [], threads, gpu_layers, device)
     dataset = Dataset.open(data)
-    names = []
+    asking = Asking(generate_all=generate, max_tokens=max_tokens)
+    files: dict[str, Path] = {}
     with drawn() as on_event:
         if prior:
-            names.append(predict_prior(Dataset.open(prior), dataset, out, role=role).identity.run)
+            files[predict_prior(Dataset.open(prior), dataset, out, role=role).identity.run] = out
         for found in targets:
-            for shown_grey in (False, True) if grey else (False,):
-                asking = Asking(grey=shown_grey, generate_all=generate, max_tokens=max_tokens)
-                meta = predict(
-                    found.open, dataset, out, found.run,
-                    subject=found.subject, role=role, asking=asking, computed_by=found.computed_by, on_event=on_event,
-                )  # fmt: skip
-                names.append(meta.identity.run)
+            made = predict_probes(
+                found.open, dataset, out, found.run, specs,
+                subject=found.subject, role=role, asking=asking, grey=grey, computed_by=found.computed_by,
+                on_event=on_event,
+            )  # fmt: skip
+            files |= made.files
+    for line in dict.fromkeys(coverage_text(record) for record in made.records):
+        typer.echo(line, err=True)
     told = []
-    for name in names:
-        run = read_run(out, name)
+    for name, folder in files.items():
+        run = read_run(folder, name)
         right = sum(row.correct for row in run.predictions)
         told.append({"run": name, "items": run.meta.items, "correct": right, "accuracy": right / run.meta.items,
-                     "items_per_second": run.items_per_second, "file": str(out / f"{name}.jsonl")})  # fmt: skip
+                     "items_per_second": run.items_per_second, "file": str(folder / f"{name}.jsonl")})  # fmt: skip
         if not as_json:
             speed = f", {run.items_per_second:.1f} questions/s" if run.items_per_second else ""
             typer.echo(f"{name:24} {right:,} of {run.meta.items:,} right ({right / run.meta.items:.1%}){speed}")
@@ -117,22 +133,29 @@ def drift(
 ) -> None:
     """Judge what quantisation did: PASS, FAIL, NOT ENOUGH ITEMS or REFERENCE NOT COMPETENT, per level and cell.
 
-    Writes drift.json, drift.md and drift.html. Exit code 1 if a level FAILs over all or in a cell. State the margins
-    before you look at outcomes. Not a medical device: a verdict speaks of these questions and of nothing else.
+    Writes drift.json, drift.md and drift.html, and robustness.json where probes were run: whether a level loses more
+    under a probe than the reference, by the margin of a cell; that does not change the exit code. Exit code 1 if a
+    level FAILs over all or in a cell. State the margins before you look at outcomes. Not a medical device: a verdict
+    speaks of these questions and of nothing else.
     """
     from ..evaluation.drift import drift as compare_runs
     from ..evaluation.drift_report import Margins
     from ..evaluation.report import write_report
+    from ..evaluation.report_robustness import contrast_line
+    from ..evaluation.robustness import robustness
 
     if out.exists() and not out.is_dir():
         raise InfimedError(f"{out} is a file; name a folder for the report with --out")
     with drawn() as on_event:
         report = compare_runs(runs, reference, Margins(overall=margin, cell=cell_margin), on_event)
-    paths = write_report(report, out)
+    probed = robustness(runs, reference, cell_margin)
+    paths = write_report(report, out, probed)
     if as_json:
         typer.echo(report.to_bytes().decode(), nl=False)
     else:
         _tell(report)
+        for row in probed.contrasts if probed else ():
+            typer.echo(f"  {contrast_line(row)}")
         typer.echo(f"report: {paths[-1]}")
     if report.failed:
         raise typer.Exit(1)

@@ -1,4 +1,7 @@
-"""Writes a drift report: drift.json (the findings), drift.md and drift.html (for people). Computes nothing."""
+"""Writes a drift report: drift.json and robustness.json (the findings), drift.md and drift.html (for people).
+
+Computes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 from ..runtime.files import write_bytes
 from .drift_report import Comparison, DriftReport, LevelDrift, NotRun, RunFacts
 from .report_html import html
+from .report_robustness import markdown_robustness
 from .report_text import (
     MARKS,
     NOT_A_DEVICE,
@@ -28,8 +32,10 @@ from .report_text import (
     unfinished_text,
     worst_cell_claim,
 )
+from .robustness_report import Robustness
 
 JSON_NAME, MARKDOWN_NAME, HTML_NAME = "drift.json", "drift.md", "drift.html"
+ROBUSTNESS_NAME = "robustness.json"
 _LEVEL_HEAD = (
     "level",
     "against",
@@ -57,16 +63,24 @@ _CELL_HEAD = (
 )
 
 
-def write_report(report: DriftReport, out: Path) -> tuple[Path, Path, Path]:
-    """Write the three files into a folder, each whole or not at all; return their paths."""
+def write_report(report: DriftReport, out: Path, robustness: Robustness | None = None) -> tuple[Path, ...]:
+    """Write the files of a report into a folder, each whole or not at all; return their paths, the page last.
+
+    robustness: what the probes found; it has a JSON file of its own and a section in the two others.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    paths = (out / JSON_NAME, out / MARKDOWN_NAME, out / HTML_NAME)
-    for path, data in zip(paths, (report.to_bytes(), markdown(report).encode(), html(report).encode()), strict=True):
+    files = {out / ROBUSTNESS_NAME: robustness.to_bytes()} if robustness else {}
+    files |= {
+        out / JSON_NAME: report.to_bytes(),
+        out / MARKDOWN_NAME: markdown(report, robustness).encode(),
+        out / HTML_NAME: html(report, robustness).encode(),
+    }
+    for path, data in files.items():
         write_bytes(path, data)
-    return paths
+    return tuple(files)
 
 
-def markdown(report: DriftReport) -> str:
+def markdown(report: DriftReport, robustness: Robustness | None = None) -> str:
     """Return the report as Markdown."""
     lines = [
         f"# Drift: {report.dataset}",
@@ -89,6 +103,7 @@ def markdown(report: DriftReport) -> str:
     ]
     for row in report.rows:
         lines += _level_section(row, report)
+    lines += markdown_robustness(robustness)
     lines += _knowledge(report)
     lines += ["## What the verdicts mean", ""]
     lines += [f"- {MARKS[verdict]} **{verdict}**: {text}" for verdict, text in meanings(report)]

@@ -10,6 +10,7 @@ from html import escape
 
 from .drift_report import DriftReport, LevelDrift, NotRun
 from .report_figure import CLASSES, Scale, chip, legend
+from .report_robustness import html_robustness
 from .report_sections import explanations, knowledge_table
 from .report_style import STYLE
 from .report_text import (
@@ -29,10 +30,11 @@ from .report_text import (
     unfinished_text,
     worst_cell_claim,
 )
+from .robustness_report import Robustness
 
 
-def html(report: DriftReport) -> str:
-    """Return the page."""
+def html(report: DriftReport, robustness: Robustness | None = None) -> str:
+    """Return the page. robustness: what the probes found, where any was run."""
     scale = Scale([row.overall for row in report.rows], report.margins.overall)
     title = escape(f"Drift: {report.dataset}")
     parts = [
@@ -53,6 +55,7 @@ def html(report: DriftReport) -> str:
         f'<p class="lead">The difference in points; margin {margin_text(report.margins.cell)} per cell. '
         f"Cells below {report.margins.cell_items} items are not judged.</p>",
         *(_level_card(row, report) for row in report.rows),
+        *html_robustness(robustness),
         *knowledge_table(report),
         *explanations(report),
         "</main>",

@@ -1,0 +1,247 @@
+"""Asks one engine a dataset's questions and their probes picture by picture: a clean run and one run for each probe.
+
+Runs of probes lie in RUNS/probes/, so that what compares runs over the same questions never meets them. A picture that
+several runs show is encoded once: the questions of all runs about it follow one another. Each run has its own journal
+and its own fixed order of rows, whatever other probes are asked with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..runtime.engine import Engine
+from ..runtime.events import Event, OnEvent, ignore
+from ..runtime.files import canonical_json, write_bytes
+from ..runtime.messages import ImagePart
+from .corruptions import changed
+from .dataset import Dataset
+from .example import Content, Example, ImageRef
+from .journal import Journal
+from .jsonform import FormError, from_json, parse, to_json
+from .predict import Asking, EvaluateError, ask, by_image, identity_of
+from .prediction import Identity, PredictionError, Subject
+from .probe import Picture
+from .probes import GREY_PROBE, ProbedItems, ProbeSpec, probed_items
+from .prompting import messages_for
+
+PROBES_FOLDER = "probes"
+_Refs = tuple[ImageRef, ...]
+_Shown = tuple[_Refs, "Picture | None"]
+
+
+@dataclass(frozen=True)
+class ProbeRecord:
+    """RUNS/probes/<probe>.json: what a probe made of the dataset, the same for every level.
+
+    items: examples it covers; rows: what is asked of them; left_out: the others by reason. sha256: over the rows.
+    """
+
+    probe: str
+    severity: int
+    seed: int
+    key: str
+    dataset_sha256: str
+    role: str
+    items: int
+    rows: int
+    left_out: Mapping[str, int]
+    sha256: str
+    settings: Mapping[str, str | int | bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was made. files: the folder of each run, by its name, in the order of the making."""
+
+    files: Mapping[str, Path]
+    records: tuple[ProbeRecord, ...]
+
+
+@dataclass
+class _Work:
+    """A run to be made: its rows in order, each with the picture's change and the place of its source's pictures."""
+
+    identity: Identity
+    folder: Path
+    asking: Asking
+    rows: list[tuple[int, Example, Picture | None]]
+    journal: Journal | None = None
+
+
+def record_of(items: ProbedItems, dataset: Dataset, role: str) -> ProbeRecord:
+    """Return the record of a probe over a role of a dataset."""
+    spec = items.spec
+    settings: dict[str, str | int | bool] = {
+        "probe": spec.name,
+        "probe_severity": spec.severity,
+        "probe_seed": spec.seed,
+        "probe_sha256": items.sha256,
+    }
+    if spec.row.changes_picture:
+        import PIL
+
+        settings["pillow"] = PIL.__version__  # another version may make other pixels
+    return ProbeRecord(
+        spec.name, spec.severity, spec.seed, spec.row.key, dataset.sha256, role, items.items, len(items.rows),
+        items.left_out, items.sha256, settings,
+    )  # fmt: skip
+
+
+def read_record(path: Path) -> ProbeRecord:
+    """Read the record of a probe. Raises PredictionError."""
+    try:
+        return from_json(ProbeRecord, parse(path.read_bytes(), path.name), path.name)
+    except (OSError, FormError) as error:
+        raise PredictionError(
+            f"{path} cannot be read ({error}); remove the folder and evaluate the probes again"
+        ) from None
+
+
+def coverage_text(record: ProbeRecord) -> str:
+    """Return what a probe covers, in any severity, and why it leaves out the rest, in one line."""
+    total = record.items + sum(record.left_out.values())
+    why = "; ".join(f"{count:,} {reason}" for reason, count in record.left_out.items())
+    return f"{record.probe} covers {record.items:,} of {total:,} questions{f' (left out: {why})' if why else ''}"
+
+
+def predict_probes(
+    engine: Callable[[], Engine],
+    dataset: Dataset,
+    out: Path,
+    run: str,
+    specs: Sequence[ProbeSpec],
+    *,
+    subject: Subject,
+    role: str = "test",
+    asking: Asking = Asking(),
+    grey: bool = False,
+    computed_by: Mapping[str, str | int | bool] | None = None,
+    on_event: OnEvent = ignore,
+) -> Made:
+    """Predict a role of a dataset and its probes; rows that are there already are kept.
+
+    Makes RUNS/<run>.jsonl, RUNS/<run>.grey.jsonl (with `grey`, or where the probe "grey" is among the specs) and, for
+    each other probe that covers anything, RUNS/probes/<run>.<probe>.jsonl. engine: called once, where anything is left
+    to ask.
+    """
+    examples = by_image(dataset.in_role(role))
+    if not examples:
+        raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")
+    places = _places(examples)
+    works = [_clean_work(shown_grey, examples, places, dataset, out, run, subject, role, asking, computed_by)
+             for shown_grey in (False, True)
+             if not shown_grey or grey or any(spec.name == GREY_PROBE for spec in specs)]  # fmt: skip
+    records = []
+    for spec in specs:
+        items = probed_items(spec, examples)
+        record = record_of(items, dataset, role)
+        records.append(record)
+        if spec.name != GREY_PROBE and items.rows:
+            _keep_record(out / PROBES_FOLDER, spec, record)
+            clean = works[0].identity
+            identity = replace(clean, run=f"{run}.{spec.label}", settings={**clean.settings, **record.settings})
+            works.append(_Work(identity, out / PROBES_FOLDER, asking, _in_order(items, places)))
+    _make(works, engine, dataset, f"evaluate {run}", on_event)
+    return Made({work.identity.run: work.folder for work in works}, tuple(records))
+
+
+def _clean_work(
+    grey: bool, examples: Sequence[Example], places: Mapping[_Refs, int], dataset: Dataset, out: Path, run: str,
+    subject: Subject, role: str, asking: Asking, computed_by: Mapping[str, str | int | bool] | None,
+) -> _Work:  # fmt: skip
+    asking = replace(asking, grey=grey)
+    identity = identity_of(dataset, run, subject, role, asking, computed_by)
+    picture = Picture("grey", 0, 0) if grey else None
+    return _Work(identity, out, asking, [(places[row.images], row, picture) for row in examples])
+
+
+def _places(examples: Sequence[Example]) -> dict[_Refs, int]:
+    """Return the place of each set of images, in the order in which they are first asked about."""
+    return {images: place for place, images in enumerate(dict.fromkeys(row.images for row in examples))}
+
+
+def _in_order(items: ProbedItems, places: Mapping[_Refs, int]) -> list[tuple[int, Example, Picture | None]]:
+    """Return a probe's rows in the order of their sources' pictures, those with the same beginning together."""
+    sources: dict[str, int] = {}
+    groups: dict[tuple[int, tuple[Content, ...], Picture | None], list[Example]] = {}
+    for row in items.rows:
+        own = items.shown_by[row.of]
+        sources.setdefault(row.of, places[own])
+        groups.setdefault((sources[row.of], row.example.content[:-1], row.picture), []).append(row.example)
+    ordered = sorted(groups.items(), key=lambda group: group[0][0])  # stable: the dataset's order within a picture
+    return [(place, example, picture) for (place, _, picture), rows in ordered for example in rows]
+
+
+def _keep_record(folder: Path, spec: ProbeSpec, record: ProbeRecord) -> None:
+    """Write a probe's record, or hold it against the one that is there."""
+    path = folder / f"{spec.label}.json"
+    if path.exists():
+        found = read_record(path)
+        if found != record:
+            mine, theirs = to_json(record), to_json(found)
+            name = next(name for name in mine if mine[name] != theirs[name])
+            raise EvaluateError(
+                f"{path} is of other questions: its {name} is {theirs[name]!r:.80}, not {mine[name]!r:.80}; name "
+                "another folder for the runs, or remove the probes there"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, canonical_json(to_json(record)))
+
+
+def _make(
+    works: Sequence[_Work], engine: Callable[[], Engine], dataset: Dataset, stage: str, on_event: OnEvent
+) -> None:
+    with ExitStack() as stack:
+        for work in works:
+            ids = [example.id for _, example, _ in work.rows]
+            work.journal = stack.enter_context(Journal(work.folder, work.identity, ids))
+        done = sum(work.journal.done for work in works if work.journal)
+        total = sum(len(work.rows) for work in works)
+        on_event(Event(stage, done, total, "questions", "resumed" if done else ""))
+        if done < total:
+            opened = engine()
+            right: Counter[str] = Counter()
+            asked: Counter[str] = Counter()
+            try:
+                for name, correct in _ask_by_picture(works, opened, dataset):
+                    done, asked[name], right[name] = done + 1, asked[name] + 1, right[name] + correct
+                    figures = {"accuracy": right[name] / asked[name]}
+                    on_event(Event(stage, done, total, "questions", name if len(works) > 1 else "", figures))
+            finally:
+                opened.close()
+        for work in works:
+            if work.journal:
+                work.journal.finish()
+
+
+def _ask_by_picture(works: Sequence[_Work], engine: Engine, dataset: Dataset) -> Iterator[tuple[str, bool]]:
+    """Ask what is left, all runs' questions about a picture together; yield each row's run and if it is right."""
+    left = [list(reversed(work.rows[work.journal.done :])) for work in works if work.journal]
+    while any(left):
+        place = min(rows[-1][0] for rows in left if rows)
+        images: dict[_Shown, tuple[ImagePart, ...]] = {}  # as they are, and the latest change of them
+        for work, rows in zip(works, left, strict=True):
+            while rows and rows[-1][0] == place:
+                _, example, picture = rows.pop()
+                began_s = time.perf_counter()
+                shown = (example.images, picture)
+                if shown not in images:
+                    images = {key: parts for key, parts in images.items() if key[1] is None}
+                    images[shown] = tuple(ImagePart(_made(rgb, picture)) for rgb in dataset.images(example))
+                row = ask(engine, example, messages_for(example, images[shown]), work.asking)
+                if work.journal:
+                    work.journal.append(row, time.perf_counter() - began_s)
+                yield work.identity.run, row.correct
+
+
+def _made(rgb: NDArray[np.uint8], picture: Picture | None) -> NDArray[np.uint8]:
+    return rgb if picture is None else changed(rgb, picture.change, picture.severity, picture.seed)
