@@ -73,6 +73,7 @@ def evaluate(
     dataset = Dataset.open(data)
     asking = Asking(generate_all=generate, max_tokens=max_tokens)
     files: dict[str, Path] = {}
+    covers: dict[str, None] = {}
     with drawn() as on_event:
         if prior:
             files[predict_prior(Dataset.open(prior), dataset, out, role=role).identity.run] = out
@@ -83,7 +84,8 @@ def evaluate(
                 on_event=on_event,
             )  # fmt: skip
             files |= made.files
-    for line in dict.fromkeys(coverage_text(record) for record in made.records):
+            covers |= dict.fromkeys(coverage_text(record) for record in made.records)
+    for line in covers:
         typer.echo(line, err=True)
     told = []
     for name, folder in files.items():

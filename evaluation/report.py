@@ -75,6 +75,7 @@ def write_report(report: DriftReport, out: Path, robustness: Robustness | None =
         out / MARKDOWN_NAME: markdown(report, robustness).encode(),
         out / HTML_NAME: html(report, robustness).encode(),
     }
+    (out / ROBUSTNESS_NAME).unlink(missing_ok=True)  # an earlier report's, of runs that may be gone
     for path, data in files.items():
         write_bytes(path, data)
     return tuple(files)
