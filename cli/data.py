@@ -61,17 +61,33 @@ def phantoms(
     _say(made, f"seed {seed}")
 
 
+@app.command()
+def benchmarks(as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False) -> None:
+    """List the benchmarks that `import` reads, with fields, splits, licence and where the official files come from.
+
+    Nothing is downloaded: bring the files yourself and mind their licence.
+    """
+    from ..evaluation.benchmark_list import told, written
+
+    typer.echo(json.dumps(told(), indent=2, ensure_ascii=False) if as_json else written())
+
+
 @app.command("import")
 def import_(
-    source: Annotated[Path, typer.Argument(help="A folder, a .jsonl or a .parquet file.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="A folder, or one file of rows.", show_default=False)],
     out: Annotated[Path, _OUT],
     layout: Annotated[
         str | None,
         typer.Option(
-            "--layout", help="dataset, datasets, vqa-rad, pubmedqa, text-mcq, jsonl or parquet; default: recognised."
+            "--layout",
+            help="dataset, datasets, jsonl, parquet, or a name that `data benchmarks` lists; default: recognised.",
         ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The dataset's name; default the source's.")] = None,
+    split: Annotated[
+        str, typer.Option("--split", help="Give roles by a named split: official or image-disjoint; default none.")
+    ] = "",
+    subset: Annotated[str, typer.Option("--subset", help="Of a benchmark, such as en of slake; default all.")] = "",
     source_id: Annotated[str, typer.Option("--source", help="Source id of rows that state none.")] = "",
     license_id: Annotated[str, typer.Option("--license", help="Licence id of rows that state none.")] = "",
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad row; default: list it.")] = False,
@@ -92,15 +108,25 @@ def import_(
             layout=layout,
             name=name,
             defaults=Defaults(source_id, license_id),
+            split=split,
+            subset=subset,
             strict=strict,
             on_event=on_event,
         )
     refused = made.manifest.details.get("refused")
     rows = refused if isinstance(refused, list) else []
+    details = made.manifest.details
     if as_json:
-        typer.echo(json.dumps({**_told(made), "layout": made.manifest.details["layout"], "refused": rows}, indent=2))
+        more = {name: details[name] for name in ("layout", "subset", "split", "aside") if name in details}
+        typer.echo(json.dumps({**_told(made), **more, "refused": rows}, indent=2))
         return
-    _say(made, f"layout {made.manifest.details['layout']}, rows refused: {len(rows):,}")
+    _say(made, f"layout {details['layout']}, rows refused: {len(rows):,}")
+    _say_split(details.get("split"))
+    aside = details.get("aside")
+    if isinstance(aside, dict):
+        typer.echo("".join(f"aside: {number:,} rows, {reason}\n" for reason, number in aside["rows"].items()), nl=False)
+        if aside["files"]:
+            typer.echo(f"aside: {len(aside['files']):,} files without such rows: {', '.join(aside['files'][:5])}")
     for row in rows[:10]:
         typer.echo(f"refused: {row['file']}:{row['line']}: {row['reason']}", err=True)
     if len(rows) > 10:
@@ -171,6 +197,13 @@ def _told(dataset: Dataset) -> dict[str, object]:
 def _counts(dataset: Dataset, kind: str) -> dict[str, int]:
     value = dataset.manifest.counts[kind]
     return dict(value) if isinstance(value, dict) else {}
+
+
+def _say_split(split: object) -> None:
+    if isinstance(split, dict):
+        counts = "  ".join(f"{role} {number:,}" for role, number in split["questions"].items())
+        shared = f"{split['test_images_in_other_roles']:,} of {split['test_images']:,} test images also in other roles"
+        typer.echo(f"split: {split['name']}  {counts}  {shared}, rows set aside: {split['set_aside']:,}")
 
 
 def _say(dataset: Dataset, remark: str) -> None:

@@ -92,6 +92,13 @@ class Dataset:
         """sha256 of examples.jsonl; the rows name their images by hash, so this identifies the whole content."""
         return self.manifest.files[EXAMPLES]
 
+    @property
+    def label(self) -> str:
+        """The name by which runs and reports call the dataset: with its named split, where it has one."""
+        split = self.manifest.details.get("split")
+        named = split.get("name") if isinstance(split, Mapping) else None
+        return f"{self.manifest.name}, {named} split" if isinstance(named, str) else self.manifest.name
+
     def in_role(self, *roles: str) -> tuple[Example, ...]:
         """Return the examples whose role is one of `roles`, in order."""
         unknown = [role for role in roles if role not in ROLES]

@@ -224,6 +224,16 @@ def _refuse_others(reference: Run, runs: Mapping[str, Run]) -> None:
             missing.subtract(row.example_id for row in run.predictions)
             odd = [key for key, count in missing.items() if count]
             raise DriftError(
-                f"run {name!r} answers other items than {reference.name!r} ({len(odd)} by id); "
-                "compare runs over the same questions only"
+                f"run {name!r} answers other items than {reference.name!r} ({len(odd)} by id)"
+                f"{'' if odd else _first_difference(reference, run)}; compare runs over the same questions only"
             )
+
+
+def _first_difference(reference: Run, run: Run) -> str:
+    """Return the first item of two runs whose ids are the same that is not the same item, with what differs."""
+    for one, other in zip(_in_order(reference), _in_order(run), strict=True):
+        for name in ("group", "modality", "task", "wording", "answer", "options"):
+            mine, theirs = getattr(one, name), getattr(other, name)
+            if mine != theirs:
+                return f": item {one.example_id!r:.80} has the {name} {theirs!r:.60}, not {mine!r:.60}"
+    return ""

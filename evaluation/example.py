@@ -17,9 +17,10 @@ JSON = None | bool | int | float | str | Sequence["JSON"] | Mapping[str, "JSON"]
 AnswerType = Literal["choice", "yesno", "open"]
 Role = Literal["train", "calibration", "search", "test", ""]
 
+# other: a source states one that is not in this list. unknown: images whose source states none.
 MODALITIES = (
     "xray", "ct", "mri", "ultrasound", "fundus", "oct", "dermoscopy", "endoscopy", "histopathology", "microscopy",
-    "text",
+    "text", "other", "unknown",
 )  # fmt: skip
 TASKS = (
     "modality", "anatomy", "view", "laterality", "finding", "diagnosis", "grading", "location", "count", "open", "size",

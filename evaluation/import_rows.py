@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -172,6 +173,7 @@ _PLAIN = {
     "source", "license", "licence", "patient", "group", "role", "aliases",
 }  # fmt: skip
 _RENAMED = {"phrasing": "wording"}
+_MISSPELT = 0.83  # likeness from which an unknown field is taken for a known one that the row lacks: "optoins"
 
 
 def plain_draft(row: Mapping[str, Any], file: str, line: int, root: Path, defaults: Defaults, split: str) -> Draft:
@@ -180,6 +182,7 @@ def plain_draft(row: Mapping[str, Any], file: str, line: int, root: Path, defaul
     root: the folder that image paths are relative to. split: official split by file name, or empty. Raises
     DatasetError, without file and line, for a field that is missing or wrong.
     """
+    _refuse_misspelt(row)
     options = texts(row.get("options"), "options")
     answer, options, kind = answer_of(row.get("answer"), options, row.get("answer_type"))
     attributes: dict[str, JSON] = {
@@ -208,6 +211,14 @@ def plain_draft(row: Mapping[str, Any], file: str, line: int, root: Path, defaul
         aliases=texts(row.get("aliases"), "aliases"),
         attributes=attributes,
     )
+
+
+def _refuse_misspelt(row: Mapping[str, Any]) -> None:
+    """Raise DatasetError for a field that is nearly one of ours: kept as an attribute, it would silently do nothing."""
+    lacking = sorted(name for name in _PLAIN if row.get(name) is None)
+    for name in row:
+        if name not in _PLAIN and (meant := get_close_matches(str(name), lacking, 1, _MISSPELT)):
+            raise DatasetError(f"unknown field {name!r:.60}; is {meant[0]} meant? Else give it another name")
 
 
 def _plain_parts(row: Mapping[str, Any], root: Path) -> tuple[ImageFile | str, ...]:

@@ -1,68 +1,97 @@
-"""Rows out of Parquet files and of folders saved by the `datasets` library; its decoders are switched off.
+"""Rows out of Parquet and Arrow files, as the model hub and the `datasets` library store them, a few at a time.
 
-Images stay the bytes they are. Knows the fields of the plain form through plain_draft; needs the train extra.
+Images stay the {bytes, path} they are; nothing is decoded and no code of a dataset is run. Knows no field names; needs
+pyarrow, which the train extra brings.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .. import MissingExtra
 from .example import DatasetError
-from .import_layouts import files_of, one_row
-from .import_rows import BadRow, Defaults, Draft, plain_draft
+
+_ROWS = 64  # held in memory at once; a row may hold seven images
 
 
-def read_parquet(source: Path, defaults: Defaults) -> Iterator[Draft | BadRow]:
-    """Yield the drafts of one Parquet file, or of all in a folder; the split is in the file's name."""
-    datasets = _library()
-    for path in files_of(source, ".parquet"):
-        try:
-            table = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
-        except Exception as error:  # pyarrow raises many kinds for a broken file
-            raise DatasetError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]:.120})") from None
-        yield from _rows(table, path, defaults)
+def parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number from 1, row) of a Parquet file. Raises DatasetError where it cannot be read."""
+    pyarrow = _library()
+    import pyarrow.parquet as parquet
 
-
-def read_saved(source: Path, defaults: Defaults) -> Iterator[Draft | BadRow]:
-    """Yield the drafts of a folder written by `save_to_disk`; a dictionary of splits gives each row its split."""
-    datasets = _library()
     try:
-        saved = datasets.load_from_disk(str(source), keep_in_memory=True)
-    except Exception as error:  # as above
-        raise DatasetError(f"{source}: cannot be read by datasets ({str(error).splitlines()[0]:.120})") from None
-    tables = saved.items() if isinstance(saved, datasets.DatasetDict) else [("", saved)]
-    for split, table in tables:
-        yield from _rows(table, source / (split or "rows"), defaults)
+        with parquet.ParquetFile(path) as table:
+            yield from _numbered(table.iter_batches(batch_size=_ROWS))
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _broken(path, "Parquet", error) from None
 
 
-def _rows(table: Any, path: Path, defaults: Defaults) -> Iterator[Draft | BadRow]:
-    plain = table.cast(_undecoded(table.features))
-    for line, row in enumerate(plain, 1):
-        yield one_row(plain_draft, row, path, line, defaults)
+def arrow_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number from 1, row) of an Arrow file, in its stream or file form; raises as parquet_rows."""
+    pyarrow = _library()
+    try:
+        with pyarrow.memory_map(str(path)) as source:
+            try:
+                batches: Iterable[Any] = pyarrow.ipc.open_stream(source)
+            except pyarrow.ArrowInvalid:
+                opened = pyarrow.ipc.open_file(source)
+                batches = (opened.get_batch(index) for index in range(opened.num_record_batches))
+            yield from _numbered(batches)
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise _broken(path, "Arrow", error) from None
 
 
-def _undecoded(features: Any) -> Any:
-    """Return the features with every image column left as {bytes, path}."""
-    datasets = _library()
-    result = features.copy()
-    for name, feature in features.items():
-        if isinstance(feature, datasets.Image):
-            result[name] = datasets.Image(decode=False)
-        elif isinstance(feature, datasets.List) and isinstance(feature.feature, datasets.Image):
-            result[name] = datasets.List(datasets.Image(decode=False))
-    return result
+def saved_tables(folder: Path) -> list[tuple[str, Path]]:
+    """Return (split, file) of a folder that `save_to_disk` wrote; the split is empty for a single table.
+
+    Raises DatasetError for a folder that is none, or that lacks a file it names.
+    """
+    splits = _told(folder / "dataset_dict.json", "splits") if (folder / "dataset_dict.json").is_file() else [""]
+    found: list[tuple[str, Path]] = []
+    for split in splits:
+        held = folder / str(split)
+        if held != folder and held.parent != folder:
+            raise DatasetError(f"{folder / 'dataset_dict.json'}: {split!r} is no name of a split")
+        for file in _told(held / "state.json", "_data_files"):
+            name = file.get("filename") if isinstance(file, dict) else None
+            if not isinstance(name, str) or Path(name).name != name or not (held / name).is_file():
+                raise DatasetError(f"{held / 'state.json'} names the table {name!r}, which is not in that folder")
+            found.append((str(split), held / name))
+    return found
+
+
+def _told(path: Path, name: str) -> list[Any]:
+    try:
+        value = json.loads(path.read_bytes())[name]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DatasetError(f"{path}: cannot be read as datasets writes it ({error!s:.80})") from None
+    if not isinstance(value, list):
+        raise DatasetError(f"{path}: {name} is a list, not {value!r:.60}")
+    return value
+
+
+def _numbered(batches: Iterable[Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    for batch in batches:
+        batch.validate(full=True)  # offsets that leave their buffer are an error, not a crash
+        for start in range(0, batch.num_rows, _ROWS):
+            for row in batch.slice(start, _ROWS).to_pylist():
+                number += 1
+                yield number, row
+
+
+def _broken(path: Path, kind: str, error: Exception) -> DatasetError:
+    told = str(error).splitlines() or [type(error).__name__]
+    return DatasetError(f"{path}: cannot be read as {kind} ({told[0]:.120})")
 
 
 def _library() -> Any:
     try:
-        import datasets
+        import pyarrow
+        import pyarrow.ipc
     except ImportError:
-        raise MissingExtra("train", "datasets") from None
-    datasets.disable_progress_bars()
-    # It logs what it then raises; the error is told once.
-    datasets.utils.logging.set_verbosity(logging.CRITICAL)
-    return datasets
+        raise MissingExtra("train", "pyarrow") from None
+    return pyarrow

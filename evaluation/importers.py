@@ -14,10 +14,13 @@ from .. import InfimedError
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import sha256_file
 from ..runtime.images import open_image
+from .benchmarks import Aside
 from .dataset import Dataset, check_target, image_ref, write_dataset
 from .example import JSON, Content, DatasetError, Example, ImageRef, TextRef, utf8
-from .import_layouts import files_of, layout_of
+from .import_files import all_files
+from .import_layouts import layout_of
 from .import_rows import BadRow, Defaults, Draft, ImageFile
+from .splits import USUAL_ROLES, divided
 
 # Attribution travels with the data: these files are copied beside the examples.
 NOTICES = ("SOURCES.md", "LICENSE", "LICENSE.md", "LICENSE.txt", "NOTICE", "ATTRIBUTION.txt", "CITATION.cff")
@@ -30,23 +33,29 @@ def import_dataset(
     layout: str | None = None,
     name: str | None = None,
     defaults: Defaults | None = None,
+    split: str = "",
+    subset: str = "",
     strict: bool = False,
     on_event: OnEvent = ignore,
 ) -> Dataset:
     """Read `source` in its layout and write a dataset folder at `out`.
 
     layout: recognised where None. name: the dataset's name, by default the last part of `source`. defaults: source and
-    licence of rows that state none. strict: the first bad row raises instead of being listed. Raises DatasetError for
-    a malformed file, an unknown layout, or when no row is left.
+    licence of rows that state none. split: the name of a split (splits.py) that gives the roles; without one, rows keep
+    the role they state. subset: of a benchmark, such as "en" of SLAKE. strict: the first bad row raises instead of
+    being listed. Raises DatasetError for a malformed file, an unknown layout, or when no row is left.
     """
     check_target(out)
     found = layout_of(source, layout)
+    if subset and found.benchmark is None:
+        raise DatasetError(f"layout {found.name} has no subsets; --subset is for benchmarks")
+    aside = Aside()
     with tempfile.TemporaryDirectory(prefix="infimed-import-") as scratch:
         images = _Images(Path(scratch))
         examples: list[Example] = []
         refused: list[BadRow] = []
         ids: set[str] = set()
-        for number, draft in enumerate(found.read(source, defaults or Defaults()), 1):
+        for number, draft in enumerate(found.read(source, defaults or Defaults(), aside, subset), 1):
             made = draft if isinstance(draft, BadRow) else _example(draft, images, ids)
             if isinstance(made, Example):
                 ids.add(made.id)
@@ -57,19 +66,31 @@ def import_dataset(
                 refused.append(made)
             on_event(Event("import", number, 0, "rows"))
         if not examples:
-            first = f"; the first: {refused[0].file}:{refused[0].line}: {refused[0].reason}" if refused else ""
-            raise DatasetError(f"{source} has no usable row in layout {found.name} ({len(refused)} refused{first})")
+            raise DatasetError(f"{source} has no usable row in layout {found.name}{_why(refused, aside)}")
         details: dict[str, JSON] = {"layout": found.name, "refused": [_told(row) for row in refused]}
+        if aside.files or aside.rows:
+            details["aside"] = {"files": [utf8(file) for file in aside.files], "rows": dict(sorted(aside.rows.items()))}
+        if subset:
+            details["subset"] = subset
+        rows = tuple(examples)
+        if split:
+            rows, details["split"] = divided(rows, split, found.benchmark.splits if found.benchmark else USUAL_ROLES)
         return write_dataset(
             out,
-            examples,
+            rows,
             images,
             name=name or utf8(source.resolve().stem),
             inputs=_inputs(source),
             details=details,
             notices=_notices(source),
-            official_split=found.name == "dataset",
+            official_split=found.name == "dataset" or split == "official",
         )
+
+
+def _why(refused: list[BadRow], aside: Aside) -> str:
+    first = f"; the first: {refused[0].file}:{refused[0].line}: {refused[0].reason}" if refused else ""
+    outside = "".join(f"; {number:,} rows aside: {reason}" for reason, number in sorted(aside.rows.items()))
+    return f" ({len(refused)} refused{first}{outside})"
 
 
 class _Images(Mapping[str, bytes]):
@@ -158,15 +179,8 @@ def _told(row: BadRow) -> dict[str, JSON]:
 
 
 def _inputs(source: Path) -> dict[str, str]:
-    files = (
-        files_of(source, ".jsonl", ".parquet")
-        if source.is_file()
-        else sorted(
-            path for path in source.rglob("*") if path.suffix in (".jsonl", ".parquet", ".arrow") and path.is_file()
-        )
-    )
     root = source.parent if source.is_file() else source
-    return {utf8(path.relative_to(root).as_posix()): sha256_file(path) for path in files}
+    return {utf8(path.relative_to(root).as_posix()): sha256_file(path) for path in all_files(source)}
 
 
 def _notices(source: Path) -> dict[str, bytes]:

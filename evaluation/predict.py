@@ -60,9 +60,7 @@ def identity_of(
     """Return what makes this run itself; a grey run's name ends in ".grey"."""
     name = f"{run}{GREY_SUFFIX}" if asking.grey else run
     image: ImageKind = "grey" if asking.grey else "own"
-    return Identity(
-        name, subject, image, dataset.manifest.name, dataset.sha256, role, asking.settings(), computed_by or {}
-    )
+    return Identity(name, subject, image, dataset.label, dataset.sha256, role, asking.settings(), computed_by or {})
 
 
 def by_image(examples: Sequence[Example]) -> tuple[Example, ...]:

@@ -67,6 +67,11 @@ class Prediction:
     correct: bool
     score: float
 
+    def __post_init__(self) -> None:
+        fault = _fault(self)
+        if fault:
+            raise FormError(f"example {self.example_id!r:.80}: {fault}")
+
     @classmethod
     def of(
         cls,
@@ -111,6 +116,23 @@ class Prediction:
             score=round(self.score, _DECIMALS),
         )
         return (json.dumps(to_json(rounded), sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def _fault(row: Prediction) -> str:
+    """Return why a row cannot be compared with another, or the empty text."""
+    many = len(row.options)
+    if not row.example_id or not row.group:
+        return "example_id or group is empty"
+    if many and row.answer not in row.options:
+        return f"the answer {row.answer!r:.60} is not one of the options"
+    if row.choice is not None and row.choice not in row.options:
+        return f"the choice {row.choice!r:.60} is not one of the options"
+    for name in ("option_logprobs_nats", "option_tokens", "probabilities"):
+        if len(getattr(row, name)) not in (0, many):
+            return f"{name} has {len(getattr(row, name))} values for {many} options"
+    if row.option_logprobs_nats and not row.option_tokens:
+        return "option_logprobs_nats without option_tokens"
+    return ""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def predict_prior(training: Dataset, dataset: Dataset, out: Path, *, role: str =
         raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")
     prior = fit(fitted_on)
     subject = Subject("prior", PRIOR, training.sha256, 0)
-    identity = Identity(PRIOR, subject, "none", dataset.manifest.name, dataset.sha256, role)
+    identity = Identity(PRIOR, subject, "none", dataset.label, dataset.sha256, role)
     with Journal(out, identity, [example.id for example in examples]) as journal:
         for example in examples[journal.done :]:
             journal.append(_row(prior, example), 0.0)

@@ -55,7 +55,7 @@ def sample(examples: Sequence[Example], limit: int, seed: int) -> tuple[Example,
 
 def page(dataset: Dataset, shown: Sequence[Example]) -> str:
     """Return the whole page as HTML."""
-    name = escape(dataset.manifest.name)
+    name = escape(dataset.label)
     groups = _by_content(shown)
     sections = "".join(
         f'<section id="{modality}"><h2>{_title(modality)} <small>{_number(sum(len(rows) for rows in cards))} of '

@@ -78,6 +78,8 @@ def curate_dataset(
         "left_out": made.ledger.counts(),
         "merged_groups": _merged_in_all(_merged_before(opened), made.merged),
     }
+    if (split := _split_kept(opened, rules)) is not None:
+        details["split"] = split
     inputs = {"dataset": opened.sha256, "recipe": sha256_file(recipe)}
     inputs.update({f"against/{label}": test.sha256 for label, test in _labelled(tests)})
     return write_dataset(
@@ -200,6 +202,14 @@ def _without_leaks(
         rows = _leave_out(rows, leaks(used, sound, near, members, test, recipe.leaks), ledger)
         on_event(Event("leaks", number, len(sets), "test sets"))
     return rows
+
+
+def _split_kept(dataset: Dataset, rules: CurateRecipe) -> JSON:
+    """Return what names the split in every result: the official one, a kept one of the source, or none."""
+    if rules.roles.divide == "official":
+        apart = rules.leaks.own_test and any(row.images for row in dataset.examples)
+        return {"name": "image-disjoint" if apart else "official"}
+    return dataset.manifest.details.get("split") if rules.roles.divide == "keep" else None
 
 
 def _labelled(tests: Sequence[Dataset]) -> list[tuple[str, Dataset]]:

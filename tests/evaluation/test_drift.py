@@ -299,7 +299,13 @@ def test_other_items_datasets_roles_and_settings_are_refused(runs: Path) -> None
     (runs / "gguf-q5_k_m.meta.json").unlink()
     changed = [dataclasses.replace(ROWS[0], wording="Which side, please?"), *ROWS[1:]]
     write_run(runs, "gguf-q6_k", changed, right)
-    with pytest.raises(DriftError, match=r"'gguf-q6_k' answers other items than 'gguf-f16' \(0 by id\)"):
+    with pytest.raises(DriftError, match=r"'gguf-q6_k' answers .* \(0 by id\): .* the wording 'Which side, please"):
+        drift(runs, "gguf-f16")
+    for suffix in (".jsonl", ".meta.json"):
+        (runs / f"gguf-q6_k{suffix}").unlink()
+    other = next(option for option in ROWS[0].options if option != ROWS[0].answer)
+    write_run(runs, "gguf-q6_k", [dataclasses.replace(ROWS[0], answer=other), *ROWS[1:]], right)
+    with pytest.raises(DriftError, match=rf"\(0 by id\): item .* has the answer '{other}', not '{ROWS[0].answer}'"):
         drift(runs, "gguf-f16")
 
 

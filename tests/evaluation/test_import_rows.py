@@ -113,6 +113,54 @@ def test_parquet_keeps_patient_0_and_refuses_nan(folder: Path, tmp_path: Path) -
     assert "patient (or group) is a text or a whole number, not nan" in reasons(made)[4]
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"optoins": ["a", "b"], "options": None}, "unknown field 'optoins'; is options meant?"),
+        ({"answer_typ": "yesno"}, "unknown field 'answer_typ'; is answer_type meant?"),
+        ({"patients": "p", "patient": None}, "unknown field 'patients'; is patient meant?"),
+        ({"aliasses": ["x"]}, "unknown field 'aliasses'; is aliases meant?"),
+    ],
+)
+def test_a_misspelt_field_is_refused_where_it_would_silently_do_nothing(
+    changes: dict[str, Any], told: str, folder: Path, tmp_path: Path
+) -> None:
+    jsonl(folder / "records.jsonl", [plain(0, dose="5 mg", answer_letter="B"), plain(1, **changes)])
+    made = import_dataset(folder, tmp_path / "out")
+    assert [row.id for row in made.examples] == ["r0"] and told in reasons(made)[2]
+    assert made.examples[0].attributes["answer_letter"] == "B", "a field of another name is kept"
+
+
+@pytest.mark.parametrize("empty", ["", " ", None, []])
+@pytest.mark.parametrize("name", ["id", "question", "answer", "modality"])
+def test_an_empty_cell_is_told_by_its_field(name: str, empty: object, folder: Path, tmp_path: Path) -> None:
+    jsonl(folder / "records.jsonl", [plain(0, **{name: empty}), plain(1)])
+    made = import_dataset(folder, tmp_path / "out")
+    assert [row.id for row in made.examples] == ["r1"]
+    assert reasons(made)[1].startswith(f"{name} is a text")
+
+
+def test_an_empty_cell_among_options_or_aliases_is_told(folder: Path, tmp_path: Path) -> None:
+    rows = [plain(0, options=["CT", None, "X-ray"]), plain(1, aliases=["", "x"]), plain(2, options=["CT", " "])]
+    jsonl(folder / "records.jsonl", [*rows, plain(3)])
+    made = import_dataset(folder, tmp_path / "out")
+    assert [row.id for row in made.examples] == ["r3"]
+    assert [reasons(made)[line] for line in (1, 2, 3)] == [
+        "an entry of options is a text, not None", "an entry of aliases is a text, not ''",
+        "an entry of options is a text, not ' '",
+    ]  # fmt: skip
+
+
+def test_a_line_cut_off_by_a_kill_is_named_and_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    jsonl(folder / "records.jsonl", [plain(0), plain(1)])
+    data = (folder / "records.jsonl").read_bytes()
+    for cut in (len(data) - 2, len(data) - 40):
+        (folder / "records.jsonl").write_bytes(data[:cut])
+        with pytest.raises(DatasetError, match=r"records\.jsonl:2: the row is not JSON .* the file is malformed"):
+            import_dataset(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists() and (folder / "records.jsonl").read_bytes() == data[:cut], "nothing is lost"
+
+
 BAD = {
     "text for bytes": plain(1, image={"bytes": "abc"}),
     "numbers for bytes": plain(2, image={"bytes": [1, 2, 300]}),

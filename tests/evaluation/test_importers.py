@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from infimed.evaluation.benchmark_texts import parse_choices
 from infimed.evaluation.dataset import Dataset
 from infimed.evaluation.example import DatasetError, TextRef
-from infimed.evaluation.import_layouts import LAYOUTS, layout_of, parse_choices
+from infimed.evaluation.import_layouts import LAYOUTS, layout_of
 from infimed.evaluation.import_rows import Defaults
 from infimed.evaluation.importers import import_dataset
 
@@ -229,7 +230,7 @@ def test_parquet_and_saved_datasets_give_the_rows_of_the_jsonl(folder: Path, tmp
 
 def test_every_layout_is_named_once_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
     assert len({layout.name for layout in LAYOUTS}) == len(LAYOUTS)
-    with pytest.raises(DatasetError, match="layout 'csv' is unknown; use one of dataset, datasets, vqa-rad"):
+    with pytest.raises(DatasetError, match="layout 'csv' is unknown; use one of dataset, mmmu, vqa-rad"):
         layout_of(tmp_path, "csv")
     with pytest.raises(DatasetError, match="in no known layout"):
         layout_of(tmp_path)

@@ -217,6 +217,11 @@ def test_a_row_that_is_none_is_named_by_file_and_line(tmp_path: Path) -> None:
         ({"correct": 1}, "row.correct is 1; it must be bool"),
         ({"surprise": 1}, "row has the unknown field 'surprise'"),
         ({"options": "left"}, "row.options is 'left'; it must be a list"),
+        ({"answer": "up"}, "example .*: the answer 'up' is not one of the options"),
+        ({"choice": "up"}, "example .*: the choice 'up' is not one of the options"),
+        ({"probabilities": [1.0]}, "example .*: probabilities has 1 values for 4 options"),
+        ({"option_tokens": []}, "example .*: option_logprobs_nats without option_tokens"),
+        ({"example_id": ""}, "example_id or group is empty"),
     ):
         path.write_bytes(ROWS[0].to_line() + json.dumps({**row, **change}).encode() + b"\n")
         with pytest.raises(PredictionError, match=rf"x\.jsonl:2: {told}"):
@@ -245,7 +250,7 @@ def test_the_items_digest_sees_questions_and_keys_but_no_answers(tmp_path: Path)
 
 
 def test_a_row_keeps_its_text_as_utf8_and_its_numbers_finite() -> None:
-    row = dataclasses.replace(ROWS[0], wording="Où ?", probabilities=(float("nan"),))
+    row = dataclasses.replace(ROWS[0], wording="Où ?", probabilities=(float("nan"),) * 4)
     with pytest.raises(Exception, match="nan has no JSON form"):
         row.to_line()
     line = dataclasses.replace(ROWS[0], wording="Où ?").to_line()
