@@ -111,3 +111,38 @@ def test_a_curated_set_inside_its_own_input_is_refused(
     capsys.readouterr()
     assert run(["data", "curate", str(tmp_path / "set"), "--out", str(tmp_path / "set" / "clean")]) == 2
     assert "lies inside" in capsys.readouterr().err
+
+
+def test_the_benchmarks_are_listed_for_a_person_and_for_a_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "benchmarks"]) == 0
+    text = capsys.readouterr().out
+    assert run(["data", "benchmarks", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"mmmu", "vqa-rad", "slake", "path-vqa", "omnimedvqa", "pubmedqa"} <= {row["name"] for row in told}
+    assert all(row["name"] in text and row["license"] in text and row["home"] in text for row in told)
+
+
+def test_a_named_split_is_told_with_what_it_sets_aside_and_kept_by_curation(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("imagehash")
+    rows = [json.loads(line) for line in (source / "records.jsonl").read_text().splitlines()][:12]
+    for number, row in enumerate(rows):
+        row.update(split="test" if number < 4 else "train", license="MIT")
+    rows.append({**rows[0], "id": "again", "split": "train"})  # a training question on a test image
+    (source / "records.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split, kept in (("official", "train 9  1 of 4"), ("image-disjoint", "train 8  0 of 4")):
+        assert run(["data", "import", str(source), "--out", str(tmp_path / split), "--split", split]) == 0
+        out = capsys.readouterr().out
+        assert f"split: {split}" in out and kept in out
+    recipe = tmp_path / "keep.toml"
+    recipe.write_text('[roles]\ndivide = "keep"\n')
+    clean = tmp_path / "clean"
+    arguments = [str(tmp_path / "image-disjoint"), "--out", str(clean), "--recipe", str(recipe)]
+    assert run(["data", "curate", *arguments]) == 0, capsys.readouterr().err
+    assert json.loads((clean / "manifest.json").read_text())["details"]["split"]["name"] == "image-disjoint"
+    capsys.readouterr()
+    assert run(["data", "import", str(source), "--out", str(tmp_path / "x"), "--split", "random"]) == 2
+    assert "split 'random' is unknown; use one of official, image-disjoint" in capsys.readouterr().err
+    assert run(["data", "import", str(source), "--out", str(tmp_path / "x"), "--subset", "en"]) == 2
+    assert "layout jsonl has no subsets" in capsys.readouterr().err

@@ -221,7 +221,7 @@ def test_a_row_that_is_none_is_named_by_file_and_line(tmp_path: Path) -> None:
         ({"choice": "up"}, "example .*: the choice 'up' is not one of the options"),
         ({"probabilities": [1.0]}, "example .*: probabilities has 1 values for 4 options"),
         ({"option_tokens": []}, "example .*: option_logprobs_nats without option_tokens"),
-        ({"example_id": ""}, "example_id or group is empty"),
+        ({"example_id": ""}, "example '': example_id or group is empty"),
     ):
         path.write_bytes(ROWS[0].to_line() + json.dumps({**row, **change}).encode() + b"\n")
         with pytest.raises(PredictionError, match=rf"x\.jsonl:2: {told}"):
