@@ -2,7 +2,9 @@
 
 A bundle is exported without its gate (no torch model is built), verified by `infimed verify`, and each level is opened
 in a process of its own: how long opening takes, its memory against what `infimed plan` predicts, the time to the first
-token of a question about an image, and tokens per second after it. Everything written is removed.
+token of a question about an image, and tokens per second after it. With --gate N the export passes its gate on N golden
+prompts, for which torch holds the model in float32, and two of them are asked again for the parity certificate.
+Everything written is removed.
 """
 
 from __future__ import annotations
@@ -138,6 +140,7 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a tiny relative: that it runs, not what it shows")
     parser.add_argument("--layers", type=int, help="of the text model; default 36")
     parser.add_argument("--level", action="append", help=f"only these; default {', '.join(LEVELS)}")
+    parser.add_argument("--gate", type=int, help="golden prompts of a gated export; default: no gate, no certificate")
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--folder", type=Path, help="where to work; default the system's temporary folder")
     parser.add_argument("--json", type=Path, help="write conditions and rows here as well")
@@ -155,13 +158,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="infimed-scale-", dir=given.folder) as name:
         base, bundle = write_base(Path(name) / "base", size), Path(name) / "bundle"
         asked = [part for level in levels for part in ("--level", level)]
-        command = [sys.executable, "-c", _CLI, "export", str(base), "--out", str(bundle), *asked, "--no-gate"]
-        for what, made in (
-            ("export", _run([*command, "--threads", str(given.threads)])),
-            ("verify", _run([sys.executable, "-c", _CLI, "verify", str(bundle)])),
-        ):
+        gate = ["--no-gate"] if given.gate is None else ["--probes", str(given.gate)]
+        threads = ["--threads", str(given.threads)]
+        steps = {
+            "export": ["export", str(base), "--out", str(bundle), *asked, *gate, *threads],
+            "verify": ["verify", str(bundle)],
+        }
+        if given.gate is not None:
+            steps["parity"] = ["verify", str(bundle), "--parity", "--probes", "2", "--work", name, *threads]
+        for what, command in steps.items():
+            made = _run([sys.executable, "-c", _CLI, *command])
             told[what] = {"wall_s": made.wall_s, "anon_bytes": made.anon_bytes}
             print(f"{what}: {made.wall_s:.1f} s, {made.anon_bytes / 1e9:.2f} GB of anonymous memory", flush=True)
+            if what == "parity":
+                print(made.output, flush=True)
         rows: list[Answered] = []
         for level in levels:
             rows.append(measure(bundle, level, given.threads))
