@@ -64,7 +64,7 @@ def export(
     Broken off, the same command goes on where it was and ends with the same bytes.
     """
     if dry_run:
-        _tell_outlook(checkpoint, level, probes * (1 if calibration is None else 2), gate, threads, out, as_json)
+        _tell_outlook(checkpoint, level, calibration, probes, license, gate, threads, out, as_json)
         return
     from ..export.export_bundle import export_bundle
 
@@ -88,13 +88,30 @@ def export(
 
 
 def _tell_outlook(
-    checkpoint: Path, levels: list[str], probes: int, gate: bool, threads: int | None, out: Path, as_json: bool
+    checkpoint: Path,
+    levels: list[str],
+    calibration: Path | None,
+    probes: int,
+    license: str | None,
+    gate: bool,
+    threads: int | None,
+    out: Path,
+    as_json: bool,
 ) -> None:
     """Print what an export would take."""
     from ..export.outlook import outlook
     from ..runtime.open_engine import default_threads
 
-    found = outlook(checkpoint, levels, probes=probes, gate=gate, threads=threads or default_threads())
+    found = outlook(
+        checkpoint,
+        levels,
+        probes=probes,
+        gate=gate,
+        threads=threads or default_threads(),
+        calibration=calibration,
+        out=out,
+        license=license,
+    )
     if as_json:
         typer.echo(json.dumps({**asdict(found), "seconds": found.seconds}, indent=2))
         return
@@ -109,7 +126,8 @@ def _tell_outlook(
     free = shutil.disk_usage(place).free
     typer.echo(f"disk {found.disk_bytes / 1e6:,.1f} MB at its fullest, {free / 1e6:,.0f} MB free")
     typer.echo(
-        f"memory about {found.memory_bytes / 1e6:,.0f} MB; all about {time_text(found.seconds)}; nothing written"
+        f"memory about {found.memory_bytes / 1e6:,.0f} MB; all about {time_text(found.seconds)}; nothing written, no "
+        "weight checked"
     )
 
 

@@ -16,6 +16,8 @@ from .. import InfimedError
 from ..runtime.bundle import Bundle
 from ..runtime.files import sha256_file
 from ..runtime.manifest import ATTESTATIONS, MANIFEST, MANIFEST_SHA256, SHARED
+from ..runtime.prompt import Prompter
+from ..training.checkpoint import Checkpoint
 
 
 class ExtendError(InfimedError):
@@ -27,10 +29,19 @@ def is_bundle(folder: Path) -> bool:
     return (folder / MANIFEST).is_file() and (folder / MANIFEST_SHA256).is_file()  # a dataset has a manifest as well
 
 
-def check_extends(bundle: Bundle, made_from: Mapping[str, Any], license: str | None) -> None:
+def made_from(checkpoint: Checkpoint, prompter: Prompter) -> dict[str, Any]:
+    """Return what a bundle must have been made from so that levels of a checkpoint can join it."""
+    return {
+        "family": prompter.family.name,
+        "preprocessing": prompter.preprocessing,
+        "checkpoint_sha256": checkpoint.sha256,
+    }
+
+
+def check_extends(bundle: Bundle, wanted: Mapping[str, Any], license: str | None) -> None:
     """Raise ExtendError unless the bundle was made from the same: family, preprocessing, checkpoint, licence.
 
-    made_from: "family", "preprocessing" and "checkpoint_sha256" of what is to be exported.
+    wanted: what `made_from` says of the checkpoint that is to be exported.
     """
     manifest = bundle.manifest
     held: dict[str, Any] = {
@@ -38,7 +49,7 @@ def check_extends(bundle: Bundle, made_from: Mapping[str, Any], license: str | N
         "preprocessing": dict(manifest.preprocessing),
         "checkpoint_sha256": manifest.provenance.get("checkpoint_sha256"),
     }
-    different = [key for key, value in made_from.items() if held[key] != value]
+    different = [key for key, value in wanted.items() if held[key] != value]
     if different:
         raise ExtendError(
             f"{bundle.folder} is a bundle of another checkpoint ({', '.join(different)} differ); name a new folder"

@@ -25,15 +25,15 @@ from ..runtime.levels import level as level_row
 from ..runtime.manifest import PROBES, SHARED, LevelEntry, Manifest
 from ..runtime.open_engine import default_threads
 from ..runtime.prompt import PROMPT_FILES, Prompter
-from ..runtime.publish import PublishError, publishing, refuse_taken
+from ..runtime.publish import PublishError, publishing
 from ..runtime.shape import ModelShape
 from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
 from ..training.provenance import versions
 from ..training.reference import open_reference
 from .activations import Activations
-from .adopt import adopt, check_extends, is_bundle, release
-from .calibration import CalibrationError, calibration_probes
+from .adopt import adopt, check_extends, made_from, release
+from .calibration import calibration_probes
 from .calibration_run import calibrate
 from .draft import Draft, notes_of
 from .gauge import Gauge
@@ -43,12 +43,12 @@ from .onnx_export import export_onnx
 from .optimum_tables import task_of
 from .outlook import disk_bytes, with_judges
 from .parity import Parity, check_prompts, require, take_references
-from .preflight import refuse_activations, refuse_early
+from .preflight import refuse_activations, refuse_calibration, refuse_early, refuse_target
 from .probe_store import SKETCHES_FILE, read_probes, write_sketches
 from .probes import Probe, make_probes
 from .tensorrt_export import export_tensorrt
 from .transformers_prompt import transformers_prompter
-from .weight_scan import check_finite
+from .weight_scan import check_weights
 
 PROBE_COUNT = 48
 REFERENCE_THREADS = 2
@@ -111,26 +111,19 @@ def export_bundle(
     """
     rows = tuple(level_row(name) for name in dict.fromkeys(levels))
     require_libraries(levels)
-    _check_calibration(rows, calibration)
-    extends = is_bundle(out)
-    if not extends:
-        refuse_taken(out)
+    extends = refuse_target(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
+    refuse_calibration(checkpoint, rows, calibration)
     shape = check_shapes(checkpoint_folder)
     refuse_early(checkpoint, rows)
     prompter = Prompter.open(checkpoint_folder)
-    check_finite(checkpoint, on_event)
+    check_weights(checkpoint, rows, on_event)
     with publishing(out, keep=True, replace=extends) as work:
         held = None
         if extends:
             release(out, work)
             held = Bundle.open(out)
-            made_from = {
-                "family": prompter.family.name,
-                "preprocessing": prompter.preprocessing,
-                "checkpoint_sha256": checkpoint.sha256,
-            }
-            check_extends(held, made_from, license)
+            check_extends(held, made_from(checkpoint, prompter), license)
         missing = tuple(row for row in rows if held is None or row.name not in held.names)
         activations = None
         if calibration is not None and any(row.calibrated for row in missing):
@@ -151,12 +144,6 @@ def export_bundle(
             raise
     shutil.rmtree(notes_of(out), ignore_errors=True)
     return Exported(Bundle(out, manifest), pixel_difference, gates, found, tuple(row.name for row in missing))
-
-
-def _check_calibration(rows: Sequence[QuantLevel], calibration: Path | None) -> None:
-    calibrated = [row.name for row in rows if row.calibrated]
-    if calibrated and calibration is None:
-        raise CalibrationError(f"{calibrated[0]} is made from calibration rows of a dataset; add --calibration DATASET")
 
 
 def _check_room(shape: ModelShape, rows: Sequence[QuantLevel], work: Path, out: Path) -> None:

@@ -22,6 +22,7 @@ from ..runtime.levels import level as level_row
 from ..runtime.manifest import SHARED, LevelEntry
 from ..runtime.onnx_backend import DECODER, EMBEDDINGS, vision_stem
 from ..runtime.prompt import PROMPT_FILES
+from ..runtime.shape import CheckpointError
 from ..training.checkpoint import Checkpoint
 from . import onnx_decoder, onnx_vision
 from .onnx_schemes import SCHEMES, vision_scheme
@@ -141,11 +142,16 @@ def level_entry(
 
 
 def read_config(folder: Path) -> Any:
+    """Return config.json as transformers reads it. Raises MissingExtra, CheckpointError."""
     try:
         from transformers import AutoConfig
     except ModuleNotFoundError:
         raise MissingExtra("export", "transformers") from None
-    return AutoConfig.from_pretrained(str(folder), local_files_only=True)
+    try:
+        return AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # of many kinds; all are about what config.json says
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"transformers cannot read {folder / 'config.json'}: {reason}; correct it") from None
 
 
 def decoder_sources(

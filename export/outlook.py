@@ -16,15 +16,19 @@ import numpy as np
 
 from ..devices.weights import predict
 from ..runtime import ggml_rows
+from ..runtime.bundle import Bundle
 from ..runtime.levels import QuantLevel, full_precision_of
 from ..runtime.levels import level as level_row
+from ..runtime.prompt import Prompter
 from ..runtime.shape import CheckpointError, ModelShape
 from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
+from .adopt import check_extends, made_from
+from .libraries import require_libraries
 from .onnx_schemes import SCHEMES
 from .onnx_source import Source
 from .onnx_weights import Scheme, write_graph
-from .preflight import refuse_early
+from .preflight import refuse_calibration, refuse_early, refuse_target
 from .tensorrt_export import typed_scheme
 
 _SAMPLE_WEIGHTS = 1 << 21
@@ -72,16 +76,32 @@ class Outlook:
 
 
 def outlook(
-    checkpoint_folder: Path, levels: Sequence[str], *, probes: int, gate: bool = True, threads: int = 1
+    checkpoint_folder: Path,
+    levels: Sequence[str],
+    *,
+    probes: int,
+    gate: bool = True,
+    threads: int = 1,
+    calibration: Path | None = None,
+    out: Path | None = None,
+    license: str | None = None,
 ) -> Outlook:
-    """Return what an export of `levels` will take. probes: how many golden prompts, calibration rows included.
+    """Return what an export of `levels` will take; of a bundle at `out`, what its further levels will.
 
-    Raises UnknownLevel, CheckpointError, GgufUnsupported or MissingExtra, as the export would.
+    probes: golden prompts drawn, and as many of the calibration rows. Raises what the export would, but for what lies
+    in the weights.
     """
     asked = [level_row(name) for name in dict.fromkeys(levels)]
+    require_libraries(levels)
+    extends = out is not None and refuse_target(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
+    probes += min(probes, refuse_calibration(checkpoint, asked, calibration))
     shape = check_shapes(checkpoint_folder)
     refuse_early(checkpoint, asked)
+    if out is not None and extends:
+        held = Bundle.open(out)
+        check_extends(held, made_from(checkpoint, Prompter.open(checkpoint_folder)), license)
+        asked = [row for row in asked if row.name not in held.names]
     rows = with_judges(asked) if gate else asked
     rates = _Rates(checkpoint, threads)
     sizes = [_Sizes.of(shape, row) for row in rows]

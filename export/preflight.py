@@ -7,20 +7,34 @@ but the two that a tied head compares.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from ..evaluation.dataset import Dataset
 from ..runtime.families import family_of
 from ..runtime.levels import QuantLevel
+from ..runtime.prompt import Prompter
+from ..runtime.publish import refuse_immovable, refuse_taken
 from ..training.checkpoint import Checkpoint
-from . import onnx_decoder, onnx_export, onnx_vision
+from . import onnx_decoder, onnx_export, onnx_vision, tensorrt_export
 from .activations import Activations
+from .adopt import is_bundle
+from .agreement import refuse_disagreement, refuse_numbers
+from .calibration import CalibrationError, calibration_rows
 from .family_mappings import refuse_towers
 from .gguf_importance import importance_of
 from .gguf_model import text_model, vision_model
+from .onnx_schemes import SCHEMES
 
 
 def refuse_early(checkpoint: Checkpoint, rows: Sequence[QuantLevel]) -> None:
-    """Raise what a writer of these levels would raise of the checkpoint: GgufUnsupported, WeightError, GraphError."""
+    """Raise what a writer of these levels, the reference or a prompt would raise of the checkpoint.
+
+    That is GgufUnsupported, WeightError, GraphError, CheckpointError, PromptError or ImageError.
+    """
     refuse_towers(checkpoint.config, rows)
+    prompter = Prompter.open(checkpoint.folder)
+    config = onnx_export.read_config(checkpoint.folder)
+    refuse_numbers(checkpoint.config, config)
     seeing = family_of(checkpoint.config).image_token is not None
     formats = {row.format for row in rows}
     if "gguf" in formats:
@@ -28,15 +42,69 @@ def refuse_early(checkpoint: Checkpoint, rows: Sequence[QuantLevel]) -> None:
         if seeing:
             vision_model(checkpoint)
     if formats - {"gguf"}:
-        config = onnx_export.read_config(checkpoint.folder)
         decoder = onnx_decoder.DecoderNumbers.of(config)
         onnx_export.decoder_sources(checkpoint, decoder, bool(config.tie_word_embeddings))
         if seeing:
             onnx_export.vision_sources(checkpoint, onnx_vision.VisionNumbers.of(config))
+    refuse_disagreement(checkpoint, config, prompter, rows)
+
+
+def refuse_target(out: Path) -> bool:
+    """Return whether `out` is a bundle that gets further levels. Raises PublishError where nothing can be made."""
+    if is_bundle(out):
+        refuse_immovable(out)
+        return True
+    refuse_taken(out)
+    return False
+
+
+def refuse_calibration(checkpoint: Checkpoint, rows: Sequence[QuantLevel], calibration: Path | None) -> int:
+    """Return how many rows a dataset has to calibrate by, 0 without one.
+
+    Raises CalibrationError or DatasetError where calibrated levels have no dataset, it marks no row, an image of a row
+    is not what the row names, or a tower is to be calibrated and no row has an image.
+    """
+    calibrated = [row for row in rows if row.calibrated]
+    if calibration is None:
+        if calibrated:
+            raise CalibrationError(
+                f"{calibrated[0].name} is made from calibration rows of a dataset; add --calibration DATASET"
+            )
+        return 0
+    dataset = Dataset.open(calibration)
+    examples = [row.example for row in calibration_rows(dataset)]
+    images = {image for example in examples for image in example.images}
+    for image in sorted(images, key=lambda image: image.path):
+        dataset.image_bytes(image)
+    seeing = family_of(checkpoint.config).image_token is not None
+    towers = [row for row in calibrated if seeing and _ranges_of_tower(row)]
+    if towers and not images:
+        raise CalibrationError(
+            f"{towers[0].name} takes ranges of the vision tower from calibration rows, and none of {calibration} has "
+            "an image; add rows with images"
+        )
+    return len(examples)
+
+
+def _ranges_of_tower(row: QuantLevel) -> bool:
+    return (
+        row.vision == "int8" if row.format == "tensorrt" else row.format == "onnx" and SCHEMES[row.vision].needs_ranges
+    )
 
 
 def refuse_activations(checkpoint: Checkpoint, rows: Sequence[QuantLevel], activations: Activations | None) -> None:
     """Raise where the activations do not suit the levels that are made by them, before the reference is asked."""
-    weighed = [row for row in rows if row.format == "gguf"]
-    if any(row.imatrix for row in weighed):
-        importance_of(text_model(checkpoint), weighed, activations)
+    if any(row.imatrix for row in rows if row.format == "gguf"):
+        importance_of(text_model(checkpoint), [row for row in rows if row.format == "gguf"], activations)
+    graphs = [row for row in rows if row.format != "gguf" and row.calibrated]
+    if not graphs:
+        return
+    config = onnx_export.read_config(checkpoint.folder)
+    matrices = onnx_decoder.DecoderNumbers.of(config).matrices()
+    for row in graphs:
+        if row.imatrix:
+            tensorrt_export.importance_of_decoder(row.name, matrices, activations)
+        if row.storage == "int8" if row.format == "tensorrt" else SCHEMES[row.storage].needs_ranges:
+            onnx_export.decoder_ranges(row.name, matrices, activations)
+        if _ranges_of_tower(row) and family_of(checkpoint.config).image_token is not None:
+            onnx_export.vision_ranges(row.name, onnx_vision.VisionNumbers.of(config).matrices(), activations)

@@ -87,7 +87,7 @@ def export_tensorrt(
         if vision and row.vision == "int8":
             ranges[row.vision] = onnx_export.vision_ranges(row.name, vision.matrices(), activations)
         if row.imatrix:
-            importance[row.name] = _importance(row.name, decoder.matrices(), activations)
+            importance[row.name] = importance_of_decoder(row.name, decoder.matrices(), activations)
     context = context_limit(read_json(checkpoint_folder / "config.json"))
     shared = bundle_folder / SHARED
     shared.mkdir(parents=True, exist_ok=True)
@@ -139,10 +139,13 @@ def export_tensorrt(
     return entries
 
 
-def _importance(
+def importance_of_decoder(
     level: str, matrices: Mapping[str, tuple[int, int]], activations: Activations | None
 ) -> dict[str, NDArray[np.float32]]:
-    """Return mean x^2 of what each matrix of the decoder is multiplied by, (in,), but for the head's."""
+    """Return mean x^2 of what each matrix of the decoder is multiplied by, (in,), but for the head's.
+
+    Raises WeightError or ActivationsError.
+    """
     if activations is None:
         raise WeightError(f"level {level} weighs its errors by activations; export it with --calibration DATASET")
     sides = {name: inner for name, (inner, _) in matrices.items() if name not in _UNROUNDED}

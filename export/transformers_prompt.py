@@ -63,9 +63,10 @@ def _text_prompter(checkpoint: Path) -> Reference:
             {"role": message.role, "content": "".join(p.text for p in message.parts if isinstance(p, TextPart))}
             for message in messages
         ]
-        ids = tokenizer.apply_chat_template(
-            turns, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
-        )
+        with _refused(checkpoint):
+            ids = tokenizer.apply_chat_template(
+                turns, chat_template=template, add_generation_prompt=True, tokenize=True, return_dict=False
+            )
         return _without_images(np.array(ids, np.int64))
 
     return prompt
@@ -116,12 +117,13 @@ def _qwen2_5_vl_prompter(checkpoint: Path) -> Reference:
             for message in messages
         ]
         images = [part.rgb for message in messages for part in message.parts if isinstance(part, ImagePart)]
-        text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        made = processor(text=[text], images=images or None, return_tensors="pt")
-        grids = made.get("image_grid_thw")
-        if grids is None:
-            return _without_images(made["input_ids"][0].numpy())
-        found, _ = model.get_rope_index(made["input_ids"], made["mm_token_type_ids"], image_grid_thw=grids)
+        with _refused(checkpoint):
+            text = processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+            made = processor(text=[text], images=images or None, return_tensors="pt")
+            grids = made.get("image_grid_thw")
+            if grids is None:
+                return _without_images(made["input_ids"][0].numpy())
+            found, _ = model.get_rope_index(made["input_ids"], made["mm_token_type_ids"], image_grid_thw=grids)
         return ReferencePrompt(
             made["input_ids"][0].numpy(), found[:, 0].numpy(), made["pixel_values"].numpy(), grids.numpy()
         )

@@ -92,11 +92,20 @@ class Prompter:
             self._tokenizer = Tokenizer.from_str(tokenizer_json)
         except Exception as error:  # tokenizers raises plain Exception for whatever it cannot parse
             raise PromptError(f"tokenizer.json cannot be read ({error}); check the file") from None
+        # A file may ask for either; transformers does neither unless it is told to, and a prompt is never cut.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
         self.family = family
         self.pixel_rules = rules
         self._template = _compile(template)
         self._template_values = dict(template_values)
         added = json.loads(tokenizer_json).get("added_tokens", [])
+        for token in added:
+            if (number := self._tokenizer.token_to_id(token["content"])) != token.get("id"):
+                raise PromptError(
+                    f"tokenizer.json gives {token['content']} the id {token.get('id')!r}, which another token has or "
+                    f"which leaves a gap: it is read as {number}; correct the file"
+                )
         self._control = tuple(token["content"] for token in added if token.get("special"))
         image_token_id = self._tokenizer.token_to_id(family.image_token) if family.image_token else -1
         if image_token_id is None:
@@ -161,6 +170,11 @@ class Prompter:
     def vocabulary(self) -> int:
         """How many tokens the tokenizer knows; a model's logits may be wider."""
         return int(self._tokenizer.get_vocab_size())
+
+    @property
+    def highest_id(self) -> int:
+        """The largest id of a token; -1 of an empty vocabulary."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without anything added; control tokens in it are read as such."""

@@ -5,7 +5,6 @@ Knows nothing of devices: what a shape needs in memory is planned in devices/.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +13,12 @@ from typing import Any
 
 from .. import InfimedError
 from .families import family_named, family_of
+from .files import strict_json
 from .prompt import read_json
 from .tensors import TextSizes, VisionSizes
 
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100 * 2**20
 DTYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -45,28 +47,65 @@ class TensorInfo:
         return count
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return a checkpoint's safetensors files, sorted. Raises CheckpointError."""
-    index = folder / "model.safetensors.index.json"
+def checkpoint_tensors(folder: Path) -> list[TensorInfo]:
+    """Return every tensor of a checkpoint, file by file. Raises CheckpointError, also where index and shards differ."""
+    files, index = _weight_files(folder)
+    found: dict[str, TensorInfo] = {}
+    for file in files:
+        for tensor in read_header(file):
+            if (twice := found.get(tensor.name)) is not None:
+                raise CheckpointError(
+                    f"{folder}: tensor {tensor.name} is in {twice.file.name} and in {file.name}; the checkpoint is "
+                    "mixed, copy it again into an empty folder"
+                )
+            found[tensor.name] = tensor
+    if index is not None:
+        for name in sorted({*index, *found}):
+            stated = index.get(name)
+            if name not in found:
+                raise CheckpointError(f"{folder}: tensor {name} of the index is in no shard; copy it again")
+            if stated != found[name].file.name:
+                said = f"in {stated}" if stated else "nowhere"
+                raise CheckpointError(
+                    f"{folder}: tensor {name} is in {found[name].file.name}, by the index {said}; the checkpoint is "
+                    "mixed, copy it again into an empty folder"
+                )
+    return list(found.values())
+
+
+def _weight_files(folder: Path) -> tuple[list[Path], Mapping[str, str] | None]:
+    """Return a checkpoint's safetensors files, sorted, and the index's file by tensor. Raises CheckpointError."""
+    index, single = folder / INDEX_FILE, folder / SINGLE_FILE
+    named = None
     if index.is_file():
-        named = read_json(index).get("weight_map")
-        names = sorted(set(named.values())) if isinstance(named, dict) else []
-        outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
-        if not names or outside:
+        if single.is_file():  # transformers reads the one, others the other
+            raise CheckpointError(
+                f"{folder} has {SINGLE_FILE} and {INDEX_FILE} too: which holds the model? Remove what is not of it"
+            )
+        try:
+            value = strict_json(index.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{index} cannot be read ({error}); copy the checkpoint again") from None
+        named = value.get("weight_map") if isinstance(value, dict) else None
+        names = list(named.values()) if isinstance(named, dict) else []
+        if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
             raise CheckpointError(f"{index} names no file beside it (weight_map); check the checkpoint")
-        files = [folder / name for name in names]
+        files = [folder / name for name in sorted({*names})]
     else:
-        files = [folder / "model.safetensors"]
+        files = [single]
     for file in files:
         if not file.is_file():
             raise CheckpointError(
                 f"{file} is missing; a checkpoint needs model.safetensors, or an index and its shards"
             )
-    return files
+    return files, named
 
 
 def read_header(file: Path) -> Iterator[TensorInfo]:
-    """Yield the tensors of one safetensors file, by offset. Raises CheckpointError for a malformed header."""
+    """Yield the tensors of one safetensors file, by offset; they fill it without a gap, as safetensors demands.
+
+    Raises CheckpointError for a malformed header.
+    """
     size = file.stat().st_size
     with file.open("rb") as stream:
         start = stream.read(8)
@@ -75,27 +114,33 @@ def read_header(file: Path) -> Iterator[TensorInfo]:
             raise CheckpointError(f"{file} has no safetensors header; the file is damaged or of another kind")
         text = stream.read(length)
     try:
-        header = json.loads(text)
-        found = [
-            TensorInfo(
-                name,
-                entry["dtype"],
-                tuple(int(side) for side in entry["shape"]),
-                file,
-                8 + length + int(entry["data_offsets"][0]),
-                8 + length + int(entry["data_offsets"][1]),
-            )
-            for name, entry in header.items()
-            if name != "__metadata__"
-        ]
+        header = strict_json(text)
+        found = [_tensor(name, entry, file, 8 + length) for name, entry in header.items() if name != "__metadata__"]
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{file} has a malformed safetensors header ({type(error).__name__})") from None
+    found.sort(key=lambda tensor: (tensor.begin, tensor.end))
+    reached = 8 + length
     for tensor in found:
         width = DTYPE_BYTES.get(tensor.dtype)
-        inside = 0 <= tensor.begin <= tensor.end <= size
-        if width is None or not inside or tensor.end - tensor.begin != width * tensor.parameters:
+        if width is None:
+            raise CheckpointError(
+                f"{file}: tensor {tensor.name} is stored as {tensor.dtype}; one of {', '.join(DTYPE_BYTES)} is needed"
+            )
+        if not reached == tensor.begin <= tensor.end <= size or tensor.end - tensor.begin != width * tensor.parameters:
             raise CheckpointError(f"{file}: tensor {tensor.name} does not fit its file; the file is damaged")
-    yield from sorted(found, key=lambda tensor: tensor.begin)
+        reached = tensor.end
+    if reached != size:
+        raise CheckpointError(f"{file} goes on for {size - reached:,} bytes behind its last tensor; copy it again")
+    yield from found
+
+
+def _tensor(name: str, entry: Mapping[str, Any], file: Path, start: int) -> TensorInfo:
+    """Return one entry of a header. start: where the tensors' bytes begin. Raises TypeError, KeyError, ValueError."""
+    dtype, shape = entry["dtype"], entry["shape"]
+    begin, end = entry["data_offsets"]
+    if not isinstance(dtype, str) or any(type(number) is not int or number < 0 for number in (*shape, begin, end)):
+        raise ValueError("a size is no number")
+    return TensorInfo(name, dtype, tuple(shape), file, start + begin, start + end)
 
 
 @dataclass(frozen=True)
@@ -181,8 +226,7 @@ class ModelShape:
     def read(cls, folder: Path) -> ModelShape:
         """Read a checkpoint folder. Raises CheckpointError, PromptError or UnsupportedFamily."""
         config = read_json(folder / "config.json")
-        tensors = [tensor for file in weight_files(folder) for tensor in read_header(file)]
-        return cls.from_parts(config, tensors)
+        return cls.from_parts(config, checkpoint_tensors(folder))
 
     @classmethod
     def from_parts(cls, config: Mapping[str, Any], tensors: list[TensorInfo]) -> ModelShape:
@@ -239,7 +283,10 @@ def _count(table: Mapping[str, Any], key: str, default: int | None = None) -> in
 def context_limit(config: Mapping[str, Any]) -> int:
     """Return the longest sequence a model was made for, in tokens, from its config.json. Raises CheckpointError."""
     text = config.get("text_config") or config
-    return _count(text if isinstance(text, Mapping) else {}, "max_position_embeddings")
+    found = _count(text if isinstance(text, Mapping) else {}, "max_position_embeddings")
+    if found >= 2**31:
+        raise CheckpointError(f"config.json: max_position_embeddings is {found}; engines count to {2**31 - 1}")
+    return found
 
 
 def is_vision(name: str) -> bool:

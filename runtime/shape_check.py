@@ -13,25 +13,34 @@ from typing import Any
 
 from .families import Family, family_of
 from .prompt import read_json
-from .shape import CheckpointError, ModelShape, context_limit, is_vision, read_header, weight_files
+from .shape import CheckpointError, ModelShape, TensorInfo, checkpoint_tensors, context_limit, is_vision
 from .tensors import Shapes
 
 # What stands before a name in the layouts of transformers 4 and 5 and of the model hub.
 _BEFORE = re.compile(r"^(model\.language_model\.|language_model\.model\.|language_model\.|model\.)")
+# A head that equals the embedding may be stored beside it; older releases of transformers stored what they computed.
+_HEAD, _COMPUTED = "lm_head.weight", ".rotary_emb.inv_freq"
 _LAYER = re.compile(r"^(?:layers|visual\.blocks)\.(\d+)\.")
 
 
 def check_shapes(folder: Path) -> ModelShape:
     """Return the shape of a checkpoint folder whose tensors are those that its config.json describes.
 
-    Raises CheckpointError naming the first that is missing or of another shape, or what config.json lacks; PromptError
-    or UnsupportedFamily.
+    Raises CheckpointError naming the first that is missing, twice there, of another shape or unknown to the family, or
+    what config.json lacks; PromptError or UnsupportedFamily.
     """
     config = read_json(folder / "config.json")
-    tensors = [tensor for file in weight_files(folder) for tensor in read_header(file)]
+    tensors = checkpoint_tensors(folder)
     shape = ModelShape.from_parts(config, tensors)
     context_limit(config)
-    found = {_BEFORE.sub("", tensor.name): tensor.shape for tensor in tensors}
+    found: dict[str, TensorInfo] = {}
+    for tensor in tensors:
+        name = _BEFORE.sub("", tensor.name)
+        if (twice := found.get(name)) is not None:
+            raise CheckpointError(
+                f"tensors {twice.name} and {tensor.name} are the same one; the checkpoint is mixed, copy it again"
+            )
+        found[name] = tensor
     counted = [("num_hidden_layers", shape.layers, False)]
     if shape.vision:
         counted.append(("vision_config.depth", shape.vision.layers, True))
@@ -40,11 +49,20 @@ def check_shapes(folder: Path) -> ModelShape:
         if numbers != set(range(min(layers, len(numbers) + 1))):  # never counts up to what a damaged file says
             raise CheckpointError(f"config.json: {what} is {layers}, the weights have {len(numbers)} such layers")
     family = family_of(config)
-    for name, wanted in _wanted(shape).items():
-        if found.get(name) != wanted:
-            have = found.get(name, "missing")
+    wanted = _wanted(shape)
+    for name, sides in wanted.items():
+        if name not in found:
+            raise CheckpointError(f"tensor {name} is missing, by config.json it is {sides}; copy the checkpoint again")
+        if found[name].shape != sides:
             raise CheckpointError(
-                f"tensor {name} is {have}, by config.json it is {wanted}; the two are of different models"
+                f"tensor {found[name].name} is {found[name].shape}, by config.json it is {sides}; the two are of "
+                "different models"
+            )
+    for name, tensor in found.items():
+        if name not in wanted and name != _HEAD and not name.endswith(_COMPUTED):
+            raise CheckpointError(
+                f"tensor {tensor.name} is unknown to {family.name}: no level would hold it; give the checkpoint of "
+                "that family alone (an adapter merged, no state of a training)"
             )
     _check_heads(config, shape, family)
     return shape

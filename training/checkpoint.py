@@ -21,14 +21,19 @@ from numpy.typing import NDArray
 
 from .. import MissingExtra
 from ..runtime.files import canonical_json, write_bytes
-from ..runtime.shape import DTYPE_BYTES, CheckpointError, TensorInfo, read_header, weight_files
+from ..runtime.shape import (
+    DTYPE_BYTES,
+    INDEX_FILE,
+    SINGLE_FILE,
+    CheckpointError,
+    TensorInfo,
+    checkpoint_tensors,
+)
 from .provenance import PROVENANCE_FILE, Provenance, sha256_files
 
 if TYPE_CHECKING:
     import torch
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 BLOCK_WEIGHTS = 1 << 20
 """How many weights of a tensor are in memory at a time where it is worked on row by row."""
 # Everything beside weights and config.json that a model needs to be talked to.
@@ -99,11 +104,7 @@ class Checkpoint:
         """Open the checkpoint in `folder`; reads headers only. Raises CheckpointError."""
         folder = Path(folder)
         config = _read_json(folder / "config.json")
-        places = {place.name: place for file in weight_files(folder) for place in read_header(file)}
-        if (folder / INDEX_FILE).is_file():
-            named = _read_json(folder / INDEX_FILE)["weight_map"]
-            if missing := sorted(set(named) - set(places)):
-                raise CheckpointError(f"{folder}: tensor {missing[0]} of the index is in no shard; copy it again")
+        places = {place.name: place for place in checkpoint_tensors(folder)}
         specs = {name: TensorSpec(name, place.dtype, place.shape) for name, place in places.items()}
         return Checkpoint(folder, config, specs, places)
 
