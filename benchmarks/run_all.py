@@ -28,6 +28,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "peers": ("--llama-cpp-only",),
     "phantom_thumbnails": ("--images", "600"),
     "planned_memory": ("--quick",),
+    "probe_error_rates": ("--draws", "20"),
     "run_scale": ("--small",),
     "scale_table": (),
 }

@@ -56,11 +56,11 @@ def position_bias(given: ArrayLike, keys: ArrayLike, clusters: ArrayLike, confid
     hidden = float(hidden_loss(np.cumsum(np.sort(rows)[::-1]) / total, alpha))
     point = float(special().stdtrit(count - 1, 1 - alpha))
     upper = max(float((means + point * errors).max(initial=0.0)), value + hidden)
-    lower = 0.0
+    lower = float((means[~moving] - hidden).max(initial=0.0))
     if moving.any():
         scaled = residual[:, moving] / errors[moving]
         drawn = np.concatenate([(signs @ scaled).max(1) for signs in _signs(_DRAWS, count)])
-        lower = float((means[moving] - np.quantile(drawn, 1 - alpha) * errors[moving]).max())
+        lower = max(lower, float((means[moving] - np.quantile(drawn, 1 - alpha) * errors[moving]).max()))
     return Estimate(value, Interval(max(0.0, min(lower, value - hidden)), min(1.0, upper), confidence))
 
 
@@ -141,7 +141,7 @@ def _excess_lower(whole: PairedClusters, halved: PairedClusters, alpha: float) -
     by_halves = 2 * lower_bound(halved, alpha)
     by_whole = np.minimum(lower_bound(whole, alpha), mean - 2 * hidden_loss(whole.held, alpha))
     few = whole.clusters_discordant <= FEW_CLUSTERS
-    return np.asarray(np.where(few | crowded, by_halves, by_whole))
+    return np.asarray(np.maximum(np.where(few | crowded, by_halves, by_whole), -2.0))
 
 
 def _by_cluster(values: NDArray[np.float64], clusters: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
