@@ -1,4 +1,4 @@
-"""`infimed evaluate` and `infimed drift`: predictions of a dataset, and the verdict on them. Knows no statistics."""
+"""`infimed evaluate`: predictions of a dataset, per level. Knows no statistics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from .. import InfimedError
 from .progress import drawn
 
 if TYPE_CHECKING:
-    from ..evaluation.drift_report import DriftReport
     from ..training.targets import Target
 
 
@@ -46,6 +45,10 @@ def evaluate(
     generate: Annotated[
         bool, typer.Option("--generate", help="Generate a reply to choices and yes/no too, not to open questions only.")
     ] = False,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Run under this plan (infimed drift --plan); default plan.json in --out."),
+    ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest generated reply, tokens.")] = 48,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
     gpu_layers: Annotated[int, typer.Option("--gpu-layers", min=0, help="Layers on the GPU, for bundles.")] = 0,
@@ -60,6 +63,7 @@ def evaluate(
     written as they come: after a kill the same command goes on where it stopped, and a finished run is not run again.
     """
     from ..evaluation.dataset import Dataset
+    from ..evaluation.plan_kept import adopt
     from ..evaluation.predict import Asking
     from ..evaluation.predict_probes import coverage_text, predict_probes
     from ..evaluation.prediction import read_run
@@ -72,16 +76,17 @@ def evaluate(
     targets = find_targets(target, level or [], threads, gpu_layers, device)
     dataset = Dataset.open(data)
     asking = Asking(generate_all=generate, max_tokens=max_tokens)
+    under = adopt(out, plan, dataset, role, str(asking.settings()["likelihood"]))
     files: dict[str, Path] = {}
     covers: dict[str, None] = {}
     with drawn() as on_event:
         if prior:
-            files[predict_prior(Dataset.open(prior), dataset, out, role=role).identity.run] = out
+            files[predict_prior(Dataset.open(prior), dataset, out, role=role, plan=under).identity.run] = out
         for found in targets:
             made = predict_probes(
                 found.open, dataset, out, found.run, specs,
                 subject=found.subject, role=role, asking=asking, grey=grey, computed_by=found.computed_by,
-                on_event=on_event,
+                plan=under, on_event=on_event,
             )  # fmt: skip
             files |= made.files
             covers |= dict.fromkeys(coverage_text(record) for record in made.records)
@@ -119,71 +124,3 @@ def find_targets(
     bundle = Bundle.open(folder)
     wanted = levels or [entry.name for entry in bundle.manifest.levels]
     return tuple(bundle_target(bundle, name, threads, gpu_layers) for name in dict.fromkeys(wanted))
-
-
-def drift(
-    runs: Annotated[Path, typer.Argument(help="The folder that `infimed evaluate` wrote.", show_default=False)],
-    reference: Annotated[
-        str, typer.Option("--reference", help="The run that the others are held against.", show_default=False)
-    ],
-    out: Annotated[Path, typer.Option("--out", help="The folder of the report.", show_default=False)],
-    margin: Annotated[float, typer.Option("--margin", help="Acceptable loss over all; 0.02 is 2 points.")] = 0.02,
-    cell_margin: Annotated[
-        float, typer.Option("--cell-margin", help="Acceptable loss in a cell, modality x task.")
-    ] = 0.05,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
-) -> None:
-    """Judge what quantisation did: PASS, FAIL, NOT ENOUGH ITEMS or REFERENCE NOT COMPETENT, per level and cell.
-
-    Writes drift.json, drift.md and drift.html, and robustness.json where probes were run: whether a level loses more
-    under a probe than the reference, by the margin of a cell; that does not change the exit code. Exit code 1 if a
-    level FAILs over all or in a cell. State the margins before you look at outcomes. Not a medical device: a verdict
-    speaks of these questions and of nothing else.
-    """
-    from ..evaluation.drift import drift as compare_runs
-    from ..evaluation.drift_report import Margins
-    from ..evaluation.report import write_report
-    from ..evaluation.report_robustness import contrast_line
-    from ..evaluation.robustness import robustness
-
-    if out.exists() and not out.is_dir():
-        raise InfimedError(f"{out} is a file; name a folder for the report with --out")
-    with drawn() as on_event:
-        report = compare_runs(runs, reference, Margins(overall=margin, cell=cell_margin), on_event)
-    probed = robustness(runs, reference, cell_margin)
-    paths = write_report(report, out, probed)
-    if as_json:
-        typer.echo(report.to_bytes().decode(), nl=False)
-    else:
-        _tell(report)
-        for row in probed.contrasts if probed else ():
-            typer.echo(f"  {contrast_line(row)}")
-        typer.echo(f"report: {paths[-1]}")
-    if report.failed:
-        raise typer.Exit(1)
-
-
-def _tell(report: DriftReport) -> None:
-    from ..evaluation.report_text import counted, headline, points, settle_text, stored_text, unfinished_text
-
-    typer.echo(headline(report))
-    if not any(row is report.stored for row in report.rows):
-        typer.echo(f"  {'checkpoint':24} {stored_text(report.stored)}")
-    for row in report.rows:
-        found = row.overall
-        note = settle_text(found) or (found.reason if found.verdict == "REFERENCE NOT COMPETENT" else "")
-        typer.echo(
-            f"  {row.facts.run:24} {found.verdict:24} {points(found.delta)} points "
-            f"[{points(found.lower)}, {points(found.upper)}] against {row.reference}, "
-            f"flips {found.harmful} harmful {found.healing} healing{'; ' + note if note else ''}"
-        )
-        typer.echo(f"  {'':24} cells: {counted(row.cells)}")
-        for cell in row.cells:
-            if cell.verdict == "FAIL":
-                alone = "" if cell.named_worse else " (alone at 5 %, not after Holm)"
-                typer.echo(
-                    f"  {'':24} FAIL in {cell.modality} \u00d7 {cell.task}: {points(cell.delta)} points "
-                    f"[{points(cell.lower)}, {points(cell.upper)}]{alone}"
-                )
-    for run in report.unfinished:
-        typer.echo(f"  {run.run:24} {unfinished_text(run)}")

@@ -28,8 +28,17 @@ from .drift_report import (
     Unfinished,
 )
 from .knowledge import knowledge
+from .plan_kept import lying_plan, plan_finding
 from .predict import GREY_SUFFIX
-from .prediction import Prediction, Run, complete_runs, items_digest, read_run, unfinished_runs
+from .prediction import (
+    Prediction,
+    Run,
+    begun_identities,
+    complete_runs,
+    items_digest,
+    read_run,
+    unfinished_runs,
+)
 from .prior import PRIOR
 from .verdict import ALPHA, holm
 
@@ -56,8 +65,13 @@ class Items:
         return {cell: np.array(found[cell]) for cell in sorted(found)}
 
 
-def drift(folder: Path, reference: str, margins: Margins = Margins(), on_event: OnEvent = ignore) -> DriftReport:
-    """Compare every complete run of a folder with the reference run and return the findings."""
+def drift(folder: Path, reference: str, margins: Margins | None = None, on_event: OnEvent = ignore) -> DriftReport:
+    """Compare every complete run of a folder with the reference run and return the findings.
+
+    margins: by default those of the plan that lies in the folder, else 2 points over all and 5 in a cell.
+    """
+    plan = lying_plan(folder)
+    margins = margins or (plan.margins if plan else Margins())
     if not (0 < margins.overall < 1 and 0 < margins.cell < 1):
         raise DriftError(f"margins lie between 0 and 1, not {margins.overall} and {margins.cell}; 0.02 is 2 points")
     names = complete_runs(folder)
@@ -112,6 +126,13 @@ def drift(folder: Path, reference: str, margins: Margins = Margins(), on_event: 
         knowledge=knowledge(_in_order(base), items.clusters, priors),
         priors=tuple(_facts(run) for run in runs.values() if run.meta.identity.image != "own"),
         infimed=__version__,
+        plan=plan_finding(
+            plan,
+            base,
+            [*(run.meta.identity for run in runs.values()), *begun_identities(folder)],
+            margins,
+            [cell for cell, index in cells.items() if len(index) >= margins.cell_items],
+        ),
     )
 
 

@@ -196,6 +196,23 @@ class Unfinished:
     reason: str
 
 
+PlanChange = Literal["margin", "cells", "items", "reference", "scoring", "runs", "plan"]
+
+
+@dataclass(frozen=True)
+class PlanFinding:
+    """Whether a plan was written before the predictions and kept. sha256: of its file, empty where there is none.
+
+    changed: what differs from it; "runs": some were not made under it, "plan": its file is missing. reasons: one
+    sentence for each.
+    """
+
+    state: Literal["kept", "not kept", "none"]
+    sha256: str
+    changed: tuple[PlanChange, ...]
+    reasons: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class DriftReport:
     """Everything a report says. stored: the merged checkpoint as stored on disk against base plus adapter.
@@ -221,6 +238,7 @@ class DriftReport:
     knowledge: tuple[Knowledge, ...]
     priors: tuple[RunFacts, ...]
     infimed: str
+    plan: PlanFinding = PlanFinding("none", "", (), ())
     schema: str = SCHEMA
 
     @property

@@ -69,15 +69,18 @@ def clopper_pearson_upper(successes: ArrayLike, items: ArrayLike, alpha: float) 
     return np.asarray(np.where(full, 1.0, special().betaincinv(k + 1, rest, 1 - alpha)))
 
 
-def tango_score(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, delta: ArrayLike) -> Reals:
+def tango_score(
+    harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, delta: ArrayLike, continuity: ArrayLike = 0.0
+) -> Reals:
     """Return Tango's score statistic of a paired difference of shares; positive where the data lie above `delta`.
 
     harmful: items right before and wrong after. healing: wrong before, right after. The difference is
     (healing - harmful) / items, and the variance that of the maximum likelihood under the difference `delta`
     (Tango 1998, equations 6-9). delta: strictly within -1..1; at 0 with no discordant item the statistic is 0.
+    continuity: items taken from the numerator, because counts are whole; 0 is Tango's own.
     """
-    b, c, n, d = np.broadcast_arrays(
-        *(np.asarray(value, dtype=np.float64) for value in (harmful, healing, items, delta))
+    b, c, n, d, whole = np.broadcast_arrays(
+        *(np.asarray(value, dtype=np.float64) for value in (harmful, healing, items, delta, continuity))
     )
     # q: probability of a harmful item, maximum likelihood when the healing ones have q + d
     linear = -c - b + (2 * n - c + b) * d
@@ -89,7 +92,7 @@ def tango_score(harmful: ArrayLike, healing: ArrayLike, items: ArrayLike, delta:
         q = np.where(minus >= 0, (minus + root) / (4 * n), -2 * constant / (linear + root))
     q = np.maximum(np.where(np.isnan(q), 0.0, q), np.maximum(0.0, -d))
     variance = n * (2 * q + d * (1 - d))
-    distance = c - b - n * d
+    distance = c - b - n * d - whole
     with np.errstate(divide="ignore", invalid="ignore"):
         score = distance / np.sqrt(np.maximum(variance, 0.0))
     return np.asarray(np.where(np.abs(distance) <= 1e-12 * np.maximum(n, 1.0), 0.0, score))

@@ -56,11 +56,13 @@ def identity_of(
     role: str,
     asking: Asking = Asking(),
     computed_by: Mapping[str, str | int | bool] | None = None,
+    plan: str = "",
 ) -> Identity:
     """Return what makes this run itself; a grey run's name ends in ".grey"."""
     name = f"{run}{GREY_SUFFIX}" if asking.grey else run
     image: ImageKind = "grey" if asking.grey else "own"
-    return Identity(name, subject, image, dataset.label, dataset.sha256, role, asking.settings(), computed_by or {})
+    settings = asking.settings()
+    return Identity(name, subject, image, dataset.label, dataset.sha256, role, settings, computed_by or {}, plan)
 
 
 def by_image(examples: Sequence[Example]) -> tuple[Example, ...]:
@@ -81,15 +83,17 @@ def predict(
     role: str = "test",
     asking: Asking = Asking(),
     computed_by: Mapping[str, str | int | bool] | None = None,
+    plan: str = "",
     on_event: OnEvent = ignore,
 ) -> RunMeta:
     """Predict every example of a role and write RUNS/<run>.jsonl; rows that are there already are kept.
 
     engine: an engine, or what opens one (called only when there is something left to ask; the opened one is closed).
-    computed_by: the engine's library, version and device by name, which a resumed run must share.
+    computed_by: the engine's library, version and device by name, which a resumed run must share. plan: the sha256 of
+    the plan that it is made under; it stands in the run's files before the first answer.
     Returns the meta of the complete run.
     """
-    identity = identity_of(dataset, run, subject, role, asking, computed_by)
+    identity = identity_of(dataset, run, subject, role, asking, computed_by, plan)
     examples = by_image(dataset.in_role(role))
     if not examples:
         raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")

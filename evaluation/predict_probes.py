@@ -124,19 +124,20 @@ def predict_probes(
     asking: Asking = Asking(),
     grey: bool = False,
     computed_by: Mapping[str, str | int | bool] | None = None,
+    plan: str = "",
     on_event: OnEvent = ignore,
 ) -> Made:
     """Predict a role of a dataset and its probes; rows that are there already are kept.
 
     Makes RUNS/<run>.jsonl, RUNS/<run>.grey.jsonl (with `grey`, or where the probe "grey" is among the specs) and, for
     each other probe that covers anything, RUNS/probes/<run>.<probe>.jsonl. engine: called once, where anything is left
-    to ask.
+    to ask. plan: the sha256 of the plan that all of them are made under.
     """
     examples = by_image(dataset.in_role(role))
     if not examples:
         raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")
     places = _places(examples)
-    works = [_clean_work(shown_grey, examples, places, dataset, out, run, subject, role, asking, computed_by)
+    works = [_clean_work(shown_grey, examples, places, dataset, out, run, subject, role, asking, computed_by, plan)
              for shown_grey in (False, True)
              if not shown_grey or grey or any(spec.name == GREY_PROBE for spec in specs)]  # fmt: skip
     records = []
@@ -156,9 +157,10 @@ def predict_probes(
 def _clean_work(
     grey: bool, examples: Sequence[Example], places: Mapping[_Refs, int], dataset: Dataset, out: Path, run: str,
     subject: Subject, role: str, asking: Asking, computed_by: Mapping[str, str | int | bool] | None,
+    plan: str,
 ) -> _Work:  # fmt: skip
     asking = replace(asking, grey=grey)
-    identity = identity_of(dataset, run, subject, role, asking, computed_by)
+    identity = identity_of(dataset, run, subject, role, asking, computed_by, plan)
     picture = Picture("grey", 0, 0) if grey else None
     return _Work(identity, out, asking, [(places[row.images], row, picture) for row in examples])
 

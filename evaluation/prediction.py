@@ -156,7 +156,8 @@ class Identity:
     """What makes two runs the same run. settings: whatever else changes the rows, by name.
 
     engine: the library that computed, its version and where. A run goes on only under the same one, for the last bits
-    of a number depend on it; runs of different engines are compared all the same.
+    of a number depend on it; runs of different engines are compared all the same. plan: the sha256 of the plan that the
+    run was begun under, empty for none.
     """
 
     run: str
@@ -167,9 +168,10 @@ class Identity:
     role: str
     settings: Mapping[str, str | int | bool] = field(default_factory=dict)
     engine: Mapping[str, str | int | bool] = field(default_factory=dict)
+    plan: str = ""
 
     def __post_init__(self) -> None:
-        require_sha256(dataset_sha256=self.dataset_sha256)
+        require_sha256(dataset_sha256=self.dataset_sha256, **({"plan": self.plan} if self.plan else {}))
 
     def difference(self, other: Identity) -> str:
         """Return the first field that differs, with both values; empty for equal ones."""
@@ -254,6 +256,18 @@ def unfinished_runs(folder: Path) -> dict[str, int]:
             if _RUN_NAME.fullmatch(name) and not (files := RunFiles(folder, name)).meta.exists():
                 found[name] = max(_count_lines(files.part), _count_lines(files.rows))
     return dict(sorted(found.items()))
+
+
+def begun_identities(folder: Path) -> tuple[Identity, ...]:
+    """Return what the unfinished runs of a folder say they are; one whose file cannot be read says nothing."""
+    found = []
+    for name in unfinished_runs(folder):
+        path = RunFiles(folder, name).started
+        try:
+            found.append(from_json(Identity, parse(path.read_bytes(), path.name), path.name))
+        except (OSError, FormError):
+            continue  # it has no verdict, and infimed evaluate refuses to go on with it
+    return tuple(found)
 
 
 def _count_lines(path: Path) -> int:

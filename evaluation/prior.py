@@ -76,8 +76,11 @@ def _keys(example: Example) -> tuple[tuple[Hashable, ...], ...]:
     )
 
 
-def predict_prior(training: Dataset, dataset: Dataset, out: Path, *, role: str = "test") -> RunMeta:
-    """Fit the prior on the train role of one dataset and write RUNS/prior.jsonl for a role of another (or the same)."""
+def predict_prior(training: Dataset, dataset: Dataset, out: Path, *, role: str = "test", plan: str = "") -> RunMeta:
+    """Fit the prior on the train role of one dataset and write RUNS/prior.jsonl for a role of another (or the same).
+
+    plan: the sha256 of the plan that it is made under.
+    """
     fitted_on = training.in_role("train")
     if not fitted_on:
         raise PriorError(
@@ -88,7 +91,7 @@ def predict_prior(training: Dataset, dataset: Dataset, out: Path, *, role: str =
         raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")
     prior = fit(fitted_on)
     subject = Subject("prior", PRIOR, training.sha256, 0)
-    identity = Identity(PRIOR, subject, "none", dataset.label, dataset.sha256, role)
+    identity = Identity(PRIOR, subject, "none", dataset.label, dataset.sha256, role, plan=plan)
     with Journal(out, identity, [example.id for example in examples]) as journal:
         for example in examples[journal.done :]:
             journal.append(_row(prior, example), 0.0)

@@ -226,7 +226,8 @@ def _provenance(report: DriftReport) -> list[str]:
 
     runs = [report.reference, *(row.facts for row in report.rows), *report.priors]
     return [
-        f"infimed {report.infimed}; dataset `{report.dataset_sha256}`; items `{report.items_sha256}`.",
+        f"infimed {report.infimed}; dataset `{report.dataset_sha256}`; items `{report.items_sha256}`; "
+        f"plan {f'`{report.plan.sha256}`, {report.plan.state}' if report.plan.sha256 else 'none'}.",
         "",
         "| run | what was run | its sha256 | predictions sha256 |",
         "|---|---|---|---|",

@@ -55,7 +55,8 @@ def explanations(report: DriftReport) -> Iterator[str]:
     yield "".join(dict.fromkeys(_hashes(facts) for facts in runs))
     yield (
         f"</tbody></table><p style='margin:16px 0 0'><small>dataset</small><code>{escape(report.dataset_sha256)}</code>"
-        f"<small>items</small><code>{escape(report.items_sha256)}</code></p></section>"
+        f"<small>items</small><code>{escape(report.items_sha256)}</code>"
+        f"<small>plan: {report.plan.state}</small><code>{report.plan.sha256}</code></p></section>"
     )
 
 

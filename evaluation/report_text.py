@@ -94,6 +94,8 @@ def headline(report: DriftReport) -> str:
     if failing:
         cells = f"{failing} cell{'s' if failing > 1 else ''} {_VERBS['FAIL'][failing != 1]}"
         sentence += f" {cells} at {margin_text(report.margins.cell)}."
+    if report.plan.state == "not kept":
+        sentence += f" The plan was NOT kept: {', '.join(report.plan.changed)} changed."
     if report.unfinished:
         count_open = len(report.unfinished)
         sentence += f" NOT RUN to the end: {count_open} run{'s' if count_open > 1 else ''}."
@@ -180,6 +182,24 @@ def meanings(report: DriftReport) -> tuple[tuple[Verdict, str], ...]:
     )
 
 
+def plan_text(report: DriftReport) -> str:
+    """Return whether a plan was written before the predictions, and kept."""
+    found = report.plan
+    if found.state == "none":
+        return (
+            f"The margins, {margin_text(report.margins.overall)} over all and {margin_text(report.margins.cell)} per "
+            "cell, were given on the command line. No plan was written before the predictions, so this report cannot "
+            "show that they were chosen beforehand."
+        )
+    if found.state == "kept":
+        return (
+            f"Plan kept: margins, cells, questions, scoring and reference are those of the plan {found.sha256[:16]}, "
+            "and every run names it in the file that it begins with, before its first answer. That nobody had looked "
+            "at other runs before, this cannot show."
+        )
+    return f"Plan NOT kept ({found.sha256[:16]}): {'; '.join(found.reasons)}."
+
+
 def limits(report: DriftReport) -> tuple[str, ...]:
     """Return what the data cannot say, and how the figures are to be read."""
     found = [
@@ -189,9 +209,7 @@ def limits(report: DriftReport) -> tuple[str, ...]:
         "exactly after normalising. Intervals of accuracy are Wilson's at 95 %, widened by the design effect.",
         "KL is measured over the options' probabilities. A small KL does not show that answers are kept, and an equal "
         "accuracy can hide many flips: read them together.",
-        f"The margins, {margin_text(report.margins.overall)} over all and {margin_text(report.margins.cell)} per cell, "
-        "were given on the command line. No plan was written before the predictions, so this report cannot show that "
-        "they were chosen beforehand.",
+        plan_text(report),
     ]
     if report.small_cells:
         names = ", ".join(f"{cell.modality} \u00d7 {cell.task} ({cell.items})" for cell in report.small_cells)

@@ -50,7 +50,8 @@ def _settled(b: Reals, c: Reals, items: int, margin: float, side: Side, alpha: f
     discordant = b + c
     values, index = np.unique(discordant, return_inverse=True)
     point = special().stdtrit(np.maximum(values, 1.0), 1 - alpha)[index]
-    by_score = np.asarray(tango_score(b, c, float(items), -margin) > point)
+    whole = np.maximum(c - b, 0.0) / np.maximum(discordant, 1.0) / 2  # as bounds.py has it for D = 1
+    by_score = np.asarray(tango_score(b, c, float(items), -margin, whole) > point)
     by_score &= (c - b) / items + np.expm1(math.log(alpha) / items) > -margin
     few = discordant <= FEW_CLUSTERS
     by_score[few] = clopper_pearson_upper(b[few], float(items), alpha) < margin

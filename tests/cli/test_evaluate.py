@@ -125,3 +125,60 @@ def test_a_checkpoint_is_evaluated_with_its_prior_and_grey_run_and_not_twice(tmp
     capsys.readouterr()
     assert run([*arguments, "--threads", "2"]) == 2  # torch adds in another order
     assert "engine.threads is 1, not 2" in capsys.readouterr().err
+
+
+def test_a_plan_is_written_before_any_run_and_never_over_another(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    from infimed.evaluation.phantoms import write_phantoms
+
+    data = write_phantoms(tmp_path / "data", 30, 1, ("ct",), per_image=2, roles={"train": 0.5, "test": 0.5}).folder
+    plan = tmp_path / "new" / "plan.json"
+    arguments = ["drift", "--plan", str(data), "--reference", "gguf-f16", "--out", str(plan), "--flips", "0.05"]
+    assert run([*arguments, "--lead", "0.5", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads(plan.read_bytes()) and told["assumed"]["lead"] == 0.5
+    assert run(arguments) == 2
+    assert "is not written over" in capsys.readouterr().err
+    plan.unlink()
+    assert run(arguments) == 0
+    assert "NOT certifiable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["RUNS", "--plan", "DATA"], "give one of the two"),
+        ([], "name the folder of the runs"),
+        (["RUNS", "--flips", "0.1"], "--flips is an assumption of a plan"),
+        (["--plan", "DATA", "--lead", "0.9"], "0 < lead <= accuracy"),
+    ],
+)
+def test_a_plan_and_runs_are_not_mixed(tmp_path: Path, capsys, arguments, told) -> None:  # type: ignore[no-untyped-def]
+    write_runs(tmp_path / "RUNS", loss=0)
+    arguments = [str(tmp_path / word) if word.isupper() else word for word in arguments]
+    assert run(["drift", *arguments, "--reference", "gguf-f16", "--out", str(tmp_path / "out")]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_margins_that_are_not_given_are_the_plans_and_a_change_is_told(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    from infimed.evaluation.dataset import Dataset
+    from infimed.evaluation.drift_report import Margins
+    from infimed.evaluation.phantoms import write_phantoms
+    from infimed.evaluation.plan import Assumed, make_plan
+    from infimed.evaluation.plan_kept import PLAN_NAME
+    from infimed.evaluation.prediction import Prediction
+
+    data = Dataset.open(write_phantoms(tmp_path / "data", 60, 1, ("ct",), per_image=2, roles={"test": 1.0}).folder)
+    made = make_plan(data, "gguf-f16", Margins(0.11, 0.12), Assumed(flips=(0.1,)), draws=200)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    (runs / PLAN_NAME).write_bytes(made.to_bytes())
+    rows = [Prediction.of(row, correct=False, score=0.0, option_tokens=(1,) * 4) for row in data.examples]
+    for name in ("gguf-f16", "gguf-q8_0"):
+        write_run(runs, name, rows, np.ones(len(rows), bool), plan=made.sha256, dataset_sha256=data.sha256)
+    arguments = ["drift", str(runs), "--reference", "gguf-f16", "--out", str(tmp_path / "report")]
+    assert run(arguments) == 0
+    assert "Plan kept" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report" / "drift.json").read_bytes())["margins"]["overall"] == 0.11
+    assert run([*arguments, "--cell-margin", "0.3"]) == 0
+    assert "Plan NOT kept" in capsys.readouterr().out

@@ -70,12 +70,13 @@ def write_run(
     confidence: float = 0.7,
     weight_bytes: int = 1_000_000,
     seconds: float = 0.01,
+    plan: str = "",
 ) -> RunMeta:
     """Write one run whose outcomes are `right`."""
     kind = {"prior": "prior", "checkpoint": "checkpoint", "adapter": "adapter"}.get(run.removesuffix(".grey"), "bundle")
     image = "none" if kind == "prior" else "grey" if run.endswith(".grey") else "own"
     subject = Subject(kind, run.removesuffix(".grey"), "e" * 64, weight_bytes)  # type: ignore[arg-type]
-    identity = Identity(run, subject, image, "planted", dataset_sha256, "test")  # type: ignore[arg-type]
+    identity = Identity(run, subject, image, "planted", dataset_sha256, "test", plan=plan)  # type: ignore[arg-type]
     with Journal(folder, identity, [row.example_id for row in rows]) as journal:
         for row, correct in zip(rows, right, strict=True):
             journal.append(answered(row, bool(correct), confidence), seconds)

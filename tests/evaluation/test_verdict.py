@@ -64,7 +64,7 @@ def test_a_loss_at_exactly_the_margin_passes_in_at_most_6_percent_of_draws(  # t
     drawn = planted(items, per_cluster, correlation, accuracy=0.85, prior=0.4, loss=margin, healing=healing, seed=2)
     found = rates(*drawn, margin)
     assert found[PASS] <= 0.06
-    assert found[FAIL] <= 0.07
+    assert found[FAIL] <= 0.065  # 1,000 draws of at most 5.4 %
 
 
 @pytest.mark.parametrize(("per_cluster", "correlation"), STRUCTURES)
