@@ -1,298 +1,241 @@
-"""One question: how often does the drift verdict err when a level's true loss lies exactly at the margin?
+"""One question: does the drift verdict err in at most 6 % of draws at the margin, and decide where a plan says so?
 
-Draws outcomes of a reference and a level whose true difference is -margin, for many numbers, sizes and correlations of
-clusters and shares of discordant pairs, and counts how often the code that judges (evaluation/bounds.py) says PASS
-(too good) or FAIL (too bad). Each should stay near the nominal 5 %. Tango's bound per item, which ignores clusters, is
-counted beside it. Then the same where the risk lies in few clusters only; how often a reference at chance lets an
-unchanged level PASS; how often a loss of 15 points in a cell of 200 items FAILs; and how often a harmless level PASSes.
-Prints Markdown tables; the seed fixes every figure.
+Errors: outcomes of a reference and a level whose true difference is exactly minus the margin, for 20 to 2,000 clusters
+of 1 to 8 items, equal and unequal, correlation 0 to 0.8, discordant pairs from the margin to 30 %; how often the code
+that judges (evaluation/bounds.py) says PASS (too good) or FAIL (too bad), with the upper 95 % limit of each rate, and
+Tango's bound per item, which ignores clusters, beside it. Power: the number of clusters that a plan prints
+(evaluation/outlook.py) for a level without a true loss, and how often such a level has its bound above the margin at
+that number, drawn anew. Every setting has its own seed, so shards and resumed runs give the figures of one run.
 
-    python benchmarks/drift_error_rates.py --draws 2000
+    python benchmarks/drift_error_rates.py --draws 20000 --out rates --shard 1/2 &
+    python benchmarks/drift_error_rates.py --draws 20000 --out rates --shard 2/2
+    python benchmarks/drift_error_rates.py --draws 20000 --out rates --table
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
+import json
+import os
 import sys
+import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from infimed.evaluation.bounds import PairedClusters, from_counts, hidden_loss, is_above, is_below, paired_clusters
-from infimed.evaluation.intervals import tango_score
-from infimed.evaluation.verdict import PASS, verdict_codes
+from infimed.evaluation.bounds import is_above, is_below
+from infimed.evaluation.intervals import clopper_pearson_upper, tango_score
+from infimed.evaluation.outlook import Lead, clusters_needed
+from infimed.evaluation.worlds import Flips, draw_pairs, grown
 
-ALPHA = 0.05
+ALPHA, LIMIT, POWER = 0.05, 0.06, 0.8
 Z = 1.6448536269514722
-CHUNK_COUNTS = 4_000_000  # clusters x draws held at once
+CLUSTERS = (20, 50, 100, 200, 500, 1000, 2000)
+CORRELATIONS = (0.0, 0.3, 0.5, 0.8)
+SHAPES = (("equal", 1), ("equal", 2), ("equal", 3), ("equal", 5), ("equal", 8),
+          ("geometric", 2), ("geometric", 3), ("geometric", 5), ("geometric", 8), ("1 to 8", 4.5))  # fmt: skip
+POWER_SHAPES = (("equal", 1), ("equal", 2), ("equal", 3), ("equal", 8), ("geometric", 3), ("1 to 8", 4.5))
+# (margin, share of flips, items that an earlier simulation needed for power 0.8; 0 where it had none)
+FLIPS = ((0.02, 0.002, 151), (0.02, 0.005, 237), (0.02, 0.01, 390), (0.02, 0.02, 480), (0.02, 0.05, 870),
+         (0.02, 0.1, 1610), (0.05, 0.02, 124), (0.05, 0.05, 190), (0.05, 0.1, 275), (0.05, 0.3, 760))  # fmt: skip
+SURE = Lead(0.95, 0.6)  # a reference whose lead is never in doubt: the power is the bound's
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One world. discordant: share of items on which the two runs differ. correlation: of two items of a cluster."""
+    """One world. clusters: 0 where the number is a plan's ("power"). size: mean items of a cluster."""
 
+    kind: str
     margin: float
     clusters: int
-    mean_size: float
+    size: float
     shape: str
     correlation: float
     discordant: float
 
-    @property
-    def delta(self) -> float:
-        return -self.margin
+    def seed(self) -> int:
+        """Return the setting's own seed, whatever stands beside it in the grid."""
+        return int.from_bytes(hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).digest()[:8], "big")
 
 
-@dataclass(frozen=True)
-class Rates:
-    """Shares of draws."""
-
-    setting: Setting
-    passed: float
-    failed: float
-    passed_per_item: float
-    failed_per_item: float
-
-
-def sizes_of(setting: Setting, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return items per cluster: all equal, or geometric with the same mean."""
-    if setting.shape == "equal":
-        return np.full(setting.clusters, round(setting.mean_size), dtype=np.int64)
-    return rng.geometric(1 / setting.mean_size, setting.clusters).astype(np.int64)
-
-
-def draw(setting: Setting, sizes: NDArray[np.int64], draws: int, rng: np.random.Generator) -> PairedClusters:
-    """Draw outcomes: each item copies its cluster's fate with probability sqrt(correlation), else has its own."""
-    harm = (setting.discordant - setting.delta) / 2
-    heal = setting.discordant - harm
-    shape = (draws, len(sizes))
-    copies = rng.binomial(sizes, np.sqrt(setting.correlation), shape) if setting.correlation else np.zeros(shape, int)
-    fate = rng.random(shape)
-    own = sizes - copies
-    harmful = rng.binomial(own, harm)
-    healing = rng.binomial(own - harmful, heal / (1 - harm))
-    harmful = harmful + copies * (fate < harm)
-    healing = healing + copies * ((fate >= harm) & (fate < harm + heal))
-    return from_counts(harmful, healing, sizes)
+def settings() -> list[Setting]:
+    """Return every world, errors first."""
+    grid = [
+        Setting("error", margin, clusters, size, shape, correlation, discordant)
+        for margin, clusters, (shape, size), correlation in itertools.product(
+            (0.02, 0.05), CLUSTERS, SHAPES, CORRELATIONS
+        )
+        if size > 1 or not correlation
+        for discordant in dict.fromkeys((margin, round(1.5 * margin, 4), 0.10, 0.30))
+    ]
+    return grid + [
+        Setting("power", margin, 0, size, shape, correlation, flips)
+        for (margin, flips, _), (shape, size), correlation in itertools.product(FLIPS, POWER_SHAPES, (0.0, 0.3, 0.8))
+        if size > 1 or not correlation
+    ]
 
 
-def measure(setting: Setting, draws: int, seed: int) -> Rates:
-    """Return how often each verdict falls in one setting."""
-    rng = np.random.default_rng(seed)
-    sizes = sizes_of(setting, rng)
-    counts = np.zeros(4)
-    done = 0
-    while done < draws:
-        step = min(draws - done, max(1, CHUNK_COUNTS // len(sizes)))
-        pairs = draw(setting, sizes, step, rng)
-        per_item = tango_score(pairs.harmful, pairs.healing, pairs.items, setting.delta)
-        counts += [
-            is_above(pairs, setting.delta, ALPHA).sum(),
-            is_below(pairs, setting.delta, ALPHA).sum(),
-            (per_item > Z).sum(),
-            (per_item < -Z).sum(),
-        ]
-        done += step
-    passed, failed, passed_item, failed_item = (float(value) for value in counts / draws)
-    return Rates(setting, passed, failed, passed_item, failed_item)
+def sizes_of(shape: str, mean: float, clusters: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return items per cluster: all equal, geometric with this mean, or each of 1 to 8 alike."""
+    if shape == "equal":
+        return np.full(clusters, round(mean), dtype=np.int64)
+    if shape == "geometric":
+        return rng.geometric(1 / mean, clusters).astype(np.int64)
+    return rng.integers(1, 9, clusters).astype(np.int64)
 
 
-def settings(full: bool) -> list[Setting]:
-    """Return the worlds: the moderate grid, or every combination of the notes' ranges."""
-    clusters = (20, 50, 100, 200, 500, 1000, 2000) if full else (20, 50, 200, 1000)
-    correlations = (0.0, 0.2, 0.5, 0.8) if full else (0.0, 0.3, 0.8)
-    grid = []
-    for margin, number, size, shape, correlation in itertools.product(
-        (0.02, 0.05), clusters, (1, 2, 3, 8) if full else (1, 3, 8), ("equal", "geometric"), correlations
-    ):
-        if size == 1 and (shape == "geometric" or correlation):
+def measure(setting: Setting, draws: int) -> dict[str, Any]:
+    """Return what one setting showed: counts of draws, and for "power" the plan's numbers."""
+    rng = np.random.default_rng(setting.seed())
+    if setting.kind == "power":
+        return _measure_power(setting, draws, rng)
+    sizes = sizes_of(setting.shape, setting.size, setting.clusters, rng)
+    flips = Flips.of(setting.discordant, -setting.margin, setting.correlation)
+    pairs = draw_pairs(sizes, flips, draws, rng)
+    per_item = tango_score(pairs.harmful, pairs.healing, pairs.items, -setting.margin)
+    return {
+        "passed": int(is_above(pairs, -setting.margin, ALPHA).sum()),
+        "failed": int(is_below(pairs, -setting.margin, ALPHA).sum()),
+        "passed_per_item": int((per_item > Z).sum()),
+        "failed_per_item": int((per_item < -Z).sum()),
+    }
+
+
+def _measure_power(setting: Setting, draws: int, rng: np.random.Generator) -> dict[str, Any]:
+    shape = sizes_of(setting.shape, setting.size, 400, rng)
+    flips = Flips.of(setting.discordant, 0.0, setting.correlation)
+    clusters = clusters_needed(shape, flips, setting.margin, SURE)
+    if clusters is None:
+        return {"clusters": 0, "items": 0, "passed": 0}
+    sizes = grown(shape, clusters)
+    pairs = draw_pairs(sizes, flips, draws, rng)
+    above = int(is_above(pairs, -setting.margin, ALPHA).sum())
+    return {"clusters": clusters, "items": int(sizes.sum()), "passed": above}
+
+
+def read_rows(folder: Path, draws: int) -> dict[Setting, dict[str, Any]]:
+    """Return what any shard has measured with this many draws; a torn last line counts as not measured."""
+    found = {}
+    for path in sorted(folder.glob("rates.*.jsonl")):
+        for line in path.read_text("utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if row["draws"] == draws:
+                found[Setting(**row["setting"])] = row["found"]
+    return found
+
+
+def run(grid: Iterable[Setting], draws: int, folder: Path, name: str) -> None:
+    """Measure what the folder lacks and append each row when it is there."""
+    done, started = read_rows(folder, draws), time.perf_counter()
+    left = [setting for setting in grid if setting not in done]
+    path = folder / f"rates.{name}.jsonl"
+    with path.open("ab") as out:
+        if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
+            out.write(b"\n")  # a killed process left half a line
+        for number, setting in enumerate(left, 1):
+            row = {"setting": asdict(setting), "draws": draws, "found": measure(setting, draws)}
+            out.write((json.dumps(row) + "\n").encode())
+            out.flush()
+            os.fsync(out.fileno())
+            if number % 50 == 0 or number == len(left):
+                print(f"{number} of {len(left)} settings, {time.perf_counter() - started:.0f} s", file=sys.stderr)
+
+
+def limit(count: int, draws: int) -> float:
+    """Return the upper 95 % limit of a rate that was drawn."""
+    return float(clopper_pearson_upper(count, draws, ALPHA))
+
+
+def error_lines(rows: dict[Setting, dict[str, Any]], draws: int) -> Iterator[str]:
+    """Yield the errors by number and size of clusters, and every setting whose limit lies above 6 %."""
+    yield "| clusters | items each | settings | PASS at the margin: median | worst | its 95 % limit | FAIL: median | worst | its 95 % limit | PASS per item, worst | FAIL per item, worst |"  # noqa: E501
+    yield "|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    errors = {setting: found for setting, found in rows.items() if setting.kind == "error"}
+    for clusters, (shape, size) in itertools.product(CLUSTERS, SHAPES):
+        here = [f for s, f in errors.items() if (s.clusters, s.shape, s.size) == (clusters, shape, size)]
+        if not here:
             continue
-        for discordant in dict.fromkeys((margin, 1.5 * margin, 0.10, 0.30)):
-            grid.append(Setting(margin, number, size, shape, correlation, discordant))
-    return grid
+        cells = []
+        for name in ("passed", "failed"):
+            counts = [found[name] for found in here]
+            cells += [np.median(counts) / draws, max(counts) / draws, limit(max(counts), draws)]
+        cells += [max(found[name] for found in here) / draws for name in ("passed_per_item", "failed_per_item")]
+        told = " | ".join(f"{100 * cell:.1f} %" for cell in cells)
+        yield f"| {clusters:,} | {size_name(shape, size)} | {len(here)} | {told} |"
+    for name in ("passed", "failed"):
+        above = [(found[name], s) for s, found in errors.items() if limit(found[name], draws) > LIMIT]
+        worst = max((found[name] for found in errors.values()), default=0)
+        yield ""
+        yield (
+            f"{name} at the margin: worst {worst / draws:.2%}, upper 95 % limit {limit(worst, draws):.2%} of {draws:,} "
+            f"draws; limit at most 6 % in {len(errors) - len(above)} of {len(errors)} settings"
+        )
+        yield from (f"- {count / draws:.2%}: {s}" for count, s in sorted(above, key=lambda pair: -pair[0]))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """Questions in clusters of equal size. correlation: of the luck of two questions of one cluster."""
-
-    items: int
-    per_cluster: int
-    correlation: float
-
-    def luck(self, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Return uniform numbers, (draws, items), that clusters share in part."""
-        own = rng.random((draws, self.items))
-        shared = rng.random((draws, self.clusters[-1] + 1))[:, self.clusters]
-        return np.where(rng.random((draws, self.items)) < np.sqrt(self.correlation), shared, own)
-
-    @property
-    def clusters(self) -> NDArray[np.int64]:
-        return np.arange(self.items) // self.per_cluster
-
-
-def batches(draws: int, size: int = 500) -> list[int]:
-    """Return how many draws to hold at once, time after time."""
-    return [min(size, draws - start) for start in range(0, draws, size)]
+def power_lines(rows: dict[Setting, dict[str, Any]], draws: int) -> Iterator[str]:
+    """Yield the plan's numbers and the power at them; then how many have at least 0.8."""
+    yield "| margin | flips | items each | correlation | clusters | items | simulated elsewhere | ratio | power |"
+    yield "|---:|---:|---|---:|---:|---:|---:|---:|---:|"
+    enough = total = 0
+    for setting, found in rows.items():
+        if setting.kind != "power":
+            continue
+        elsewhere = next(n for margin, flips, n in FLIPS if (margin, flips) == (setting.margin, setting.discordant))
+        alone = setting.size == 1
+        total, enough = total + 1, enough + (limit(found["passed"], draws) >= POWER)
+        ratio = f"{found['items'] / elsewhere:.3f}"
+        yield (
+            f"| {setting.margin:.0%} | {setting.discordant:.1%} | {size_name(setting.shape, setting.size)} | "
+            f"{setting.correlation:g} | {found['clusters']:,} | {found['items']:,} | {elsewhere if alone else ''} | "
+            f"{ratio if alone else ''} | {found['passed'] / draws:.1%} |"
+        )
+    yield ""
+    yield f"power at least 80 % within the uncertainty of {draws:,} draws: {enough} of {total} settings"
 
 
-def chance_passes(cell: Cell, chance: float, draws: int, seed: int) -> tuple[float, float]:
-    """Return the share of draws in which a reference at chance passes an unchanged level.
-
-    First with the gate that a PASS asks for, then with the 5 % bound on the lead alone. Both priors are at chance too,
-    and the better of them counts.
-    """
-    rng = np.random.default_rng(seed)
-    counts = np.zeros(2)
-    for step in batches(draws):
-        reference, majority, grey = (cell.luck(step, rng) < chance for _ in range(3))
-        prior = np.where(grey.mean(1, keepdims=True) > majority.mean(1, keepdims=True), grey, majority)
-        same, lead = (paired_clusters(first, reference, cell.clusters) for first in (reference, prior))
-        loose = is_above(lead, 0.0, ALPHA) & is_above(same, -0.05, ALPHA)
-        counts += [(verdict_codes(same, lead, 0.05) == PASS).sum(), loose.sum()]
-    passed, passed_loosely = (float(value) for value in counts / draws)
-    return passed, passed_loosely
-
-
-def loss_fails(cell: Cell, loss: float, healing: float, margin: float, draws: int, seed: int) -> float:
-    """Return the share of draws in which a planted loss FAILs the cell. healing: share of items that turn right."""
-    rng = np.random.default_rng(seed)
-    failed = 0
-    for step in batches(draws):
-        reference, flip = cell.luck(step, rng) < 0.85, cell.luck(step, rng)
-        lost = reference & (flip < (healing + loss) / 0.85)
-        level = (reference & ~lost) | (~reference & (flip < healing / 0.15))
-        failed += int(is_below(paired_clusters(reference, level, cell.clusters), -margin, ALPHA).sum())
-    return failed / draws
-
-
-@dataclass(frozen=True)
-class Uneven:
-    """A world whose risk lies in some clusters only, each of which is lost whole or not at all.
-
-    at_risk: (clusters, items each). others: the same for the clusters without that risk. risk: of losing such a
-    cluster. Beside it, as many items turn right as wrong: `noise` each way.
-    """
-
-    at_risk: tuple[int, int]
-    others: tuple[int, int]
-    risk: float
-
-    def draw(self, noise: float, draws: int, rng: np.random.Generator) -> PairedClusters:
-        sizes = np.repeat([self.at_risk[1], self.others[1]], [self.at_risk[0], self.others[0]])
-        lost = np.zeros((draws, len(sizes)), dtype=np.int64)
-        lost[:, : self.at_risk[0]] = (rng.random((draws, self.at_risk[0])) < self.risk) * self.at_risk[1]
-        harmful = lost + rng.binomial(sizes - lost, noise)
-        return from_counts(harmful, rng.binomial(sizes - harmful, noise / (1 - noise)), sizes)
-
-    @property
-    def loss(self) -> float:
-        """The true loss, which is the margin at which the world is judged."""
-        items = self.at_risk[0] * self.at_risk[1]
-        return items * self.risk / (items + self.others[0] * self.others[1])
-
-
-UNEVEN = (
-    Uneven((1, 40), (960, 1), 0.5), Uneven((2, 45), (1400, 1), 0.33), Uneven((4, 30), (1500, 1), 0.27),
-    Uneven((4, 14), (1500, 1), 0.556), Uneven((5, 12), (300, 3), 0.32), Uneven((12, 12), (250, 3), 0.15),
-    Uneven((20, 30), (2000, 1), 0.1), Uneven((20, 30), (9400, 1), 0.333), Uneven((40, 5), (0, 1), 0.05),
-    Uneven((100, 3), (0, 1), 0.05), Uneven((200, 3), (0, 1), 0.02), Uneven((500, 2), (0, 1), 0.02),
-)  # fmt: skip
-
-
-def uneven_table(draws: int, seed: int) -> str:
-    """Return how often a loss at exactly the margin passes where few clusters carry it, as Markdown."""
-    lines = [
-        "\n| clusters at risk | risk | others | loss = margin | hidden | PASS at the margin: no noise | 1 % | 5 % |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for world in UNEVEN:
-        rng, rates, hidden = np.random.default_rng(seed), [], 0.0
-        for noise in (0.0, 0.01, 0.05):
-            passed = 0
-            for step in batches(draws):
-                pairs = world.draw(noise, step, rng)
-                passed += int(is_above(pairs, -world.loss, ALPHA).sum())
-                hidden = float(hidden_loss(pairs.held, ALPHA))
-            rates.append(f"{passed / draws:.1%}")
-        risk, others = "{} of {}".format(*world.at_risk), "{} of {}".format(*world.others) if world.others[0] else ""
-        lines.append(f"| {risk} | {world.risk:g} | {others} | {world.loss:.2%} | {hidden:.2%} | {' | '.join(rates)} |")
-    return "\n".join(lines)
-
-
-def power_table(draws: int, seed: int) -> str:
-    """Return how often a level without a true loss has a lower bound above the margin, as Markdown."""
-    lines = [
-        "\n| clusters | items each | sizes | margin | discordant | hidden | bound above the margin, no true loss |",
-        "|---:|---:|---|---:|---:|---:|---:|",
-    ]
-    for (number, size, shape), (margin, discordant) in itertools.product(
-        ((200, 3, "equal"), (200, 3, "geometric"), (600, 3, "equal"), (600, 3, "geometric"), (600, 8, "geometric")),
-        ((0.02, 0.005), (0.02, 0.05), (0.05, 0.05)),
-    ):
-        rng = np.random.default_rng(seed)
-        setting = Setting(margin, number, size, shape, 0.3, discordant)
-        harmless = Setting(0.0, number, size, shape, 0.3, discordant)
-        pairs = draw(harmless, sizes_of(setting, rng), draws, rng)
-        hidden, above = float(hidden_loss(pairs.held, ALPHA)), is_above(pairs, -margin, ALPHA).mean()
-        lines.append(f"| {number} | {size} | {shape} | {margin:.0%} | {discordant:.1%} | {hidden:.2%} | {above:.1%} |")
-    return "\n".join(lines)
-
-
-def table(rates: list[Rates]) -> str:
-    """Return the worst rates by number of clusters and mean size, as Markdown."""
-    lines = [
-        "| clusters | items each | settings | PASS at the margin: median | worst | FAIL at the margin: median | worst "
-        "| PASS per item, worst | FAIL per item, worst |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for key in sorted({(rate.setting.clusters, rate.setting.mean_size) for rate in rates}):
-        rows = [rate for rate in rates if (rate.setting.clusters, rate.setting.mean_size) == key]
-        passed, failed = [rate.passed for rate in rows], [rate.failed for rate in rows]
-        figures = (
-            np.median(passed), max(passed), np.median(failed), max(failed),
-            max(rate.passed_per_item for rate in rows), max(rate.failed_per_item for rate in rows),
-        )  # fmt: skip
-        cells = " | ".join(f"{100 * figure:.1f} %" for figure in figures)
-        lines.append(f"| {key[0]} | {key[1]:g} | {len(rows)} | {cells} |")
-    return "\n".join(lines)
+def size_name(shape: str, size: float) -> str:
+    """Return how a table names the sizes of clusters."""
+    return {"equal": f"{size:g}", "geometric": f"geometric, mean {size:g}"}.get(shape, shape)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--draws", type=int, default=2000, help="draws of each setting [2000]")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the first setting; the next has the next [1]")
-    parser.add_argument("--full", action="store_true", help="every combination, instead of the moderate grid")
+    parser.add_argument("--draws", type=int, default=20_000, help="draws of each setting [20000]")
+    parser.add_argument("--out", type=Path, help="folder of the rows; the same call goes on with it [none is kept]")
+    parser.add_argument("--shard", default="1/1", help="I/N: every N-th setting from the I-th on [1/1]")
+    parser.add_argument("--table", action="store_true", help="print the tables of what is there, measure nothing")
+    parser.add_argument("--small", action="store_true", help="a few settings with few draws: that it runs at all")
     asked = parser.parse_args()
-    grid, rates, started = settings(asked.full), [], time.perf_counter()
-    for index, setting in enumerate(grid):
-        rates.append(measure(setting, asked.draws, asked.seed + index))
-        if sys.stderr.isatty() or index % 25 == 24:
-            print(f"{index + 1} of {len(grid)} settings, {time.perf_counter() - started:.0f} s", file=sys.stderr)
-    print(table(rates))
-    for name in ("passed", "failed"):
-        above = [rate for rate in rates if getattr(rate, name) > 0.06]
-        level = f"{sum(getattr(rate, name) <= 0.06 for rate in rates)} of {len(rates)}"
-        print(f"\n{name} at the margin in at most 6 % of {asked.draws} draws: {level} settings; above it: {len(above)}")
-        for rate in sorted(above, key=lambda item: -getattr(item, name)):
-            print(f"- {100 * getattr(rate, name):.1f} %: {rate.setting}")
-    print(uneven_table(asked.draws, asked.seed))
-    print(power_table(asked.draws, asked.seed))
-    cells = [Cell(items, *kind) for items in (200, 1000) for kind in ((1, 0.0), (2, 0.3), (4, 0.1), (5, 0.5))]
-    print("\n| items | per cluster | correlation | chance | PASS of a reference at chance | by the 5 % bound alone |")
-    print("|---:|---:|---:|---:|---:|---:|")
-    for cell, chance in itertools.product(cells, (0.5, 0.25)):
-        passed, loose = chance_passes(cell, chance, asked.draws, asked.seed)
-        print(f"| {cell.items} | {cell.per_cluster} | {cell.correlation:g} | {chance:g} | {passed:.2%} | {loose:.2%} |")
-    print("\n| items | per cluster | correlation | healing | FAIL at a loss of 15 points, margin 5 |")
-    print("|---:|---:|---:|---:|---:|")
-    for cell, healing in itertools.product(cells[:4], (0.0, 0.02, 0.05)):
-        failed = loss_fails(cell, 0.15, healing, 0.05, asked.draws, asked.seed)
-        print(f"| {cell.items} | {cell.per_cluster} | {cell.correlation:g} | {healing:.0%} | {failed:.1%} |")
-    return 0
+    index, number = (int(part) for part in asked.shard.split("/"))
+    if not 1 <= index <= number:
+        parser.error(f"--shard {asked.shard}: I lies in 1..N")
+    grid, draws = settings(), 200 if asked.small else asked.draws
+    if asked.small:
+        grid = [setting for setting in grid if setting.clusters in (0, 100) and setting.size < 3][::12]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = asked.out or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not asked.table:
+            run(grid[index - 1 :: number], draws, folder, f"{index}of{number}")
+        found = read_rows(folder, draws)
+    rows = {setting: found[setting] for setting in grid if setting in found}
+    print("\n".join([*error_lines(rows, draws), "", *power_lines(rows, draws)]))
+    if len(rows) < len(grid):
+        print(f"\n{len(grid) - len(rows)} of {len(grid)} settings are not there yet")
+    missed = [s for s, f in rows.items() if s.kind == "error" and limit(max(f["passed"], f["failed"]), draws) > LIMIT]
+    weak = [s for s, f in rows.items() if s.kind == "power" and limit(f["passed"], draws) < POWER]
+    return 0 if asked.small or not (missed or weak) else 1
 
 
 if __name__ == "__main__":

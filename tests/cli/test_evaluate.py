@@ -161,14 +161,15 @@ def test_a_plan_and_runs_are_not_mixed(tmp_path: Path, capsys, arguments, told) 
 
 
 def test_margins_that_are_not_given_are_the_plans_and_a_change_is_told(tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
-    from infimed.evaluation.dataset import Dataset
+    from infimed.evaluation.dataset import write_dataset
     from infimed.evaluation.drift_report import Margins
-    from infimed.evaluation.phantoms import write_phantoms
     from infimed.evaluation.plan import Assumed, make_plan
     from infimed.evaluation.plan_kept import PLAN_NAME
     from infimed.evaluation.prediction import Prediction
 
-    data = Dataset.open(write_phantoms(tmp_path / "data", 60, 1, ("ct",), per_image=2, roles={"test": 1.0}).folder)
+    from ..evaluation.test_plan import examples
+
+    data = write_dataset(tmp_path / "data", examples({("ct", "finding"): 60}), {}, name="made")
     made = make_plan(data, "gguf-f16", Margins(0.11, 0.12), Assumed(flips=(0.1,)), draws=200)
     runs = tmp_path / "runs"
     runs.mkdir()
