@@ -26,12 +26,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from safetensors.numpy import save_file
 
+from infimed.export.onnx_blocks import BlockStorage
 from infimed.export.onnx_schemes import SCHEMES
 from infimed.export.onnx_source import Source
 from infimed.export.onnx_stored import read_weights
 from infimed.export.onnx_weights import Scheme, write_graph
 from infimed.export.tensorrt_export import ROUNDED
 from infimed.runtime.onnx_session import open_session
+from infimed.runtime.quantise import BlockFormat
 from infimed.training.checkpoint import Checkpoint
 
 INNER, OUT = 1024, 4096
@@ -49,9 +51,11 @@ class Way:
 
 
 def ways() -> Iterator[Way]:
-    """Yield every ONNX level's way, then those of TensorRT's rounded levels in onnxruntime."""
+    """Yield every ONNX level's way, two that became none, then those of TensorRT's rounded levels in onnxruntime."""
     for storage, scheme in SCHEMES.items():
         yield Way(f"onnx-{storage}", Scheme(scheme.matrices, dtype=scheme.dtype), False)
+    for format in (BlockFormat(8, 32, symmetric=False), BlockFormat(4, 32, symmetric=True)):
+        yield Way(format.name, Scheme(BlockStorage(format)), False)
     for storage, rounded in ROUNDED.items():
         if rounded:
             scheme = Scheme(rounded, dtype="float16")

@@ -1,8 +1,9 @@
 """The quantisation levels infimed exports and runs: one row each, and what may be added to a row's name.
 
-A level names a format and how its weights are stored; bits per weight are those of the format's block layout (scale
-and minimum included). A name is a row's, then `+imatrix` where the quantiser weighs its errors by an importance matrix,
-then `+vision-TYPE` where the vision tower is stored otherwise than the row says. Knows no file and no engine library.
+A level names a format and how its weights are stored; bits per weight count scales and zero points, and those of GGUF's
+mixed types are of a 3B model's layers (docs/gguf.md). A name is a row's, then `+imatrix` where the quantiser weighs its
+errors by an importance matrix, then `+vision-TYPE` where the vision tower is stored otherwise than the row says. Knows
+no file and no engine library.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ LEVELS: tuple[QuantLevel, ...] = (
     QuantLevel("gguf-q8_0", "gguf", "Q8_0", 8.5, False, ("cpu", "cuda"), "f16"),
     QuantLevel("gguf-q6_k", "gguf", "Q6_K", 6.5625, False, ("cpu", "cuda"), "f16", "optional"),
     QuantLevel("gguf-q5_k_m", "gguf", "Q5_K_M", 5.66, False, ("cpu", "cuda"), "f16", "optional"),
-    QuantLevel("gguf-q4_k_m", "gguf", "Q4_K_M", 4.83, False, ("cpu", "cuda"), "f16", "optional"),
+    QuantLevel("gguf-q4_k_m", "gguf", "Q4_K_M", 4.81, False, ("cpu", "cuda"), "f16", "optional"),
     QuantLevel("gguf-iq4_xs", "gguf", "IQ4_XS", 4.3, False, ("cpu", "cuda"), "f16", "optional"),
     QuantLevel("gguf-q4_0", "gguf", "Q4_0", 4.5, False, ("cpu", "cuda"), "f16", "optional"),
     QuantLevel("gguf-q3_k_m", "gguf", "Q3_K_M", 3.83, False, ("cpu", "cuda"), "f16", "optional"),

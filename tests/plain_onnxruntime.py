@@ -7,10 +7,13 @@ gets the tokens of a greedy answer and the rows of logits they were chosen from.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read while onnxruntime is imported
 import onnxruntime
 
 REPLY_TOKENS = 5

@@ -127,6 +127,21 @@ def test_no_graph_tells_where_or_from_what_it_was_made(exported: Exported) -> No
         assert not model.graph.value_info
 
 
+def test_every_graph_is_of_the_documented_opset_and_operators(exported: Exported) -> None:
+    import onnx
+
+    for path in (*(f"{level}/decoder.onnx" for level in LEVELS), *(f"shared/vision-{tower}.onnx" for tower in TOWERS)):
+        model = onnx.load(str(exported.bundle / path), load_external_data=False)
+        stem = path.split("/")[0].removeprefix("onnx-") if "decoder" in path else path[14:-5]
+        blocks = stem not in ("fp32", "fp16", "int8-dynamic", "int8-static")
+        assert model.ir_version == 10
+        opsets = {entry.domain: entry.version for entry in model.opset_import}
+        assert opsets == {"": 20, **({"com.microsoft": 1} if blocks else {})}, path
+        assert {node.op_type for node in model.graph.node if node.domain} == ({"MatMulNBits"} if blocks else set()), (
+            path
+        )
+
+
 def test_plain_onnxruntime_runs_the_graphs_by_their_documented_names(exported: Exported) -> None:
     import onnxruntime
 

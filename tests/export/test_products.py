@@ -20,7 +20,7 @@ from infimed.training.checkpoint import Checkpoint  # noqa: E402
 # Largest error of the output, as a share of the largest output, between which each way lies.
 FLOAT, HALF, ROUNDED = (0.0, 5e-6), (5e-5, 6e-4), (2e-3, 2e-2)
 EXPECTED = {
-    **dict.fromkeys(("onnx-fp32", "onnx-int8"), FLOAT),
+    **dict.fromkeys(("onnx-fp32", "onnx-int8", "int8-block32-asymmetric", "int4-block32-symmetric"), FLOAT),
     **{f"onnx-int4{block}{method}": FLOAT for block in ("", "-b128") for method in ("", "-hqq", "-kquant")},
     "onnx-fp16": HALF,
     **dict.fromkeys(("onnx-int8-acc4", "onnx-int8-dynamic", "onnx-int8-static", "onnx-int4-acc4"), ROUNDED),
