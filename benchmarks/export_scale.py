@@ -22,7 +22,7 @@ import numpy as np
 
 from infimed.benchmarks.anon_memory import Metered, available_bytes, end_tidily, metered
 from infimed.benchmarks.checkpoint_3b import SMALL, Size, tensors_of, write_adapter, write_base
-from infimed.benchmarks.peers import convert_command, genai_command, genai_folder, quantise_command
+from infimed.benchmarks.peers import convert_command, differing, genai_command, genai_folder, quantise_command
 from infimed.benchmarks.scale_table import Row, conditions, table
 from infimed.runtime.levels import level as level_row
 from infimed.runtime.manifest import SHARED
@@ -143,27 +143,11 @@ def child(what: str, base: Path, out: Path, threads: int, levels: list[str]) -> 
 
         export_onnx(base, out, levels, threads=threads)
     else:
-        from infimed.export.onnx_decoder import DecoderNumbers, trace_decoder
         from infimed.export.onnx_export import read_config
+        from infimed.export.onnx_decoder import DecoderNumbers, trace_decoder
 
         model = trace_decoder(DecoderNumbers.of(read_config(base)))
         print(f"{len(model.graph.node):,} nodes, no weights")
-
-
-def differing(ours: Path, theirs: Path) -> list[str]:
-    """Return the tensors of two GGUF files that differ in type, shape or any bit."""
-    import gguf
-
-    one, other = ({tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors} for path in (ours, theirs))
-
-    def same(name: str) -> bool:
-        if name not in one or name not in other:
-            return False
-        first, second = one[name], other[name]
-        alike = first.tensor_type == second.tensor_type and list(first.shape) == list(second.shape)
-        return alike and np.array_equal(first.data.view(np.uint8), second.data.view(np.uint8))
-
-    return [name for name in sorted(one.keys() | other.keys()) if not same(name)]
 
 
 class _emptied:
@@ -183,13 +167,13 @@ class _emptied:
 
 
 def _require_equal(ours: Path, theirs: Path) -> None:
-    if wrong := differing(ours, theirs):
+    if wrong := differing(ours, theirs)[0]:
         raise SystemExit(f"{ours.name}: {len(wrong)} tensors differ from {theirs.name}, {wrong[0]} first")
 
 
 def _convert(place: Place, out: Path, *options: str) -> list[str]:
-    real = place.size.is_real_vocabulary
-    return convert_command(place.base, out, "--outtype", "f16", *options, real_vocabulary=real)
+    known = "" if place.size.is_real_vocabulary else "qwen2"
+    return convert_command(place.base, out, "--outtype", "f16", *options, known=known)
 
 
 def _python_path() -> str:

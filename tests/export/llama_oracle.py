@@ -1,4 +1,4 @@
-"""llama.cpp's own quantiser on an F16 file, and the comparison of two GGUF files: the reference of our direct way."""
+"""llama.cpp's own quantiser on an F16 file, the reference of our direct way, and activations to quantise by."""
 
 from __future__ import annotations
 
@@ -38,23 +38,3 @@ def random_activations(model: GgufModel, seed: int = 7) -> Activations:
     }
     largest = {name: np.sqrt(values) * np.float32(4) for name, values in squares.items()}
     return Activations(squares, largest, dict.fromkeys(squares, 100), "a" * 64, "d" * 64)
-
-
-def differing(ours: Path, theirs: Path) -> tuple[list[str], set[str]]:
-    """Return the tensors that differ in type, shape or any bit, and the metadata keys that differ."""
-    import gguf
-
-    readers = [gguf.GGUFReader(path) for path in (ours, theirs)]
-    one, other = ({tensor.name: tensor for tensor in reader.tensors} for reader in readers)
-    tensors = [
-        name
-        for name in sorted(one.keys() | other.keys())
-        if name not in one
-        or name not in other
-        or one[name].tensor_type != other[name].tensor_type
-        or list(one[name].shape) != list(other[name].shape)
-        or not np.array_equal(one[name].data.view(np.uint8), other[name].data.view(np.uint8))
-    ]
-    mine, its = ({key: field.contents() for key, field in reader.fields.items()} for reader in readers)
-    keys = {key for key in mine.keys() | its.keys() if not key.startswith("GGUF.") and mine.get(key) != its.get(key)}
-    return tensors, keys

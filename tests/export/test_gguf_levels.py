@@ -19,6 +19,7 @@ pytest.importorskip("llama_cpp")
 gguf = pytest.importorskip("gguf")
 
 from infimed import InfimedError  # noqa: E402
+from infimed.benchmarks.peers import differing  # noqa: E402
 from infimed.export import gguf_pass  # noqa: E402
 from infimed.export.activations import Activations, ActivationsError  # noqa: E402
 from infimed.export.gguf_export import export_gguf  # noqa: E402
@@ -34,7 +35,7 @@ from infimed.runtime.llama_mix import Fallback, QuantiseError, choose_types  # n
 from infimed.training.checkpoint import Checkpoint  # noqa: E402
 
 from ..models import build_random_checkpoint  # noqa: E402
-from .llama_oracle import differing, quantise_by_llama, random_activations  # noqa: E402
+from .llama_oracle import quantise_by_llama, random_activations  # noqa: E402
 
 # Without the level of 3 bits, whose quantiser takes seconds to build its tables: test_gguf_oracle.py has them all.
 ROWS = [row for row in LEVELS if row.format == "gguf" and row.importance != "required"]

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import shutil
 import subprocess
-import sys
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +13,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 
+from infimed.benchmarks.peers import imatrix_command  # noqa: E402
 from infimed.evaluation.dataset import Dataset  # noqa: E402
 from infimed.export.activations import Activations, ActivationsError  # noqa: E402
 from infimed.export.calibration_pass import Watch  # noqa: E402
@@ -112,56 +108,17 @@ def test_activations_of_a_wider_model_are_refused(calibrated: tuple[Path, Path, 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture(scope="session")
-def llama_imatrix(request: pytest.FixtureRequest) -> Path:
-    """Return llama.cpp's own tool, compiled once against the libraries that the installed wheel brings."""
-    version = importlib.metadata.version("llama_cpp_python")
-    cache = request.config.cache
-    assert cache is not None
-    folder = Path(cache.mkdir("llama-imatrix"))
-    tool = folder / f"llama-imatrix-{version}"
-    if tool.is_file():
-        return tool
-    source = folder / f"llama_cpp_python-{version}" / "vendor" / "llama.cpp"
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", "llama-cpp-python"]
-    subprocess.run([*pip, "--dest", str(folder), f"llama-cpp-python=={version}"], check=True)
-    (package,) = folder.glob(f"llama_cpp_python-{version}.tar.gz")
-    parts = ("tools/imatrix/", "common/", "vendor/nlohmann/")
-    with tarfile.open(package) as archive:
-        wanted = [m for m in archive if any(f"/vendor/llama.cpp/{part}" in m.name for part in parts)]
-        archive.extractall(folder, wanted, filter="data")
-    package.unlink()
-    compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
-    assert compiler, "a C++ compiler is needed to build llama.cpp's own tool"
-    built = [compiler, "-std=c++17", "-O1", str(source / "tools" / "imatrix" / "imatrix.cpp"), "-o", f"{tool}.part"]
-    headers = [f"-I{place}" for place in (wheel() / "include", source / "common", source / "vendor")]
-    libraries = [
-        f"-L{wheel() / 'lib'}",
-        *(f"-l{n}" for n in ("llama-common", "llama", "ggml", "ggml-cpu", "ggml-base")),
-    ]
-    subprocess.run([*built, *headers, *libraries], check=True)
-    shutil.rmtree(folder / f"llama_cpp_python-{version}")
-    Path(f"{tool}.part").replace(tool)
-    return tool
-
-
-def wheel() -> Path:
-    """Return where the wheel of llama-cpp-python lays llama.cpp's headers and libraries."""
-    return Path(str(importlib.metadata.distribution("llama_cpp_python").locate_file("")))
-
-
-def run_tool(tool: Path, *options: object) -> None:
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(wheel() / "lib")}
-    done = subprocess.run([str(tool), *map(str, options)], env=environment, capture_output=True, text=True)
+def run_tool(*options: object) -> None:
+    done = subprocess.run(imatrix_command(*options), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
 
 
 @pytest.mark.full
 def test_llama_cpps_own_tool_reads_the_file_and_writes_the_same_figures(
-    calibrated: tuple[Path, Path, Activations], llama_imatrix: Path, tmp_path: Path
+    calibrated: tuple[Path, Path, Activations], tmp_path: Path
 ) -> None:
     again = tmp_path / "again.gguf"
-    run_tool(llama_imatrix, "-m", "none", "--in-file", calibrated[1], "-o", again)
+    run_tool("-m", "none", "--in-file", calibrated[1], "-o", again)
     ours, theirs = tensors_of(calibrated[1]), tensors_of(again)
     assert set(ours) == set(theirs)
     for name in ours:
@@ -197,7 +154,7 @@ def text_matrix(folder: Path, text: str, path: Path, epsilon: float | None = Non
 @pytest.mark.parametrize("model", ["tied", "untied", "base"])
 @pytest.mark.parametrize(("epsilon", "limit"), [(None, 0.01), (0.0, 2e-5)], ids=["as it is", "epsilon of llama.cpp"])
 def test_every_channel_agrees_with_llama_cpps_own(
-    model: str, epsilon: float | None, limit: float, llama_imatrix: Path, tmp_path: Path
+    model: str, epsilon: float | None, limit: float, tmp_path: Path
 ) -> None:
     """Given the epsilon 0 with which llama.cpp computes this family's norms (docs/decisions/012), all but exactly."""
     folder = BASE if model == "base" else tiny_checkpoint(tmp_path / "checkpoint", tied=model == "tied")
@@ -207,7 +164,7 @@ def test_every_channel_agrees_with_llama_cpps_own(
     write_text_model(Checkpoint.open(folder), tmp_path / "model.gguf", "F32")
     (tmp_path / "text.txt").write_text(text, "utf-8")
     run_tool(
-        llama_imatrix, "-m", tmp_path / "model.gguf", "-f", tmp_path / "text.txt", "-o", tmp_path / "theirs.gguf",
+        "-m", tmp_path / "model.gguf", "-f", tmp_path / "text.txt", "-o", tmp_path / "theirs.gguf",
         "-c", CHUNK_TOKENS, "-b", CHUNK_TOKENS, "--process-output", "--no-ppl", "-t", 1, "-fa", "off",
         "-ctk", "f32", "-ctv", "f32",
     )  # fmt: skip
