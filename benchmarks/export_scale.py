@@ -143,7 +143,7 @@ def child(what: str, base: Path, out: Path, threads: int, levels: list[str]) -> 
 
         export_onnx(base, out, levels, threads=threads)
     else:
-        from infimed.export.onnx_export import read_config
+        from infimed.export.graph_model import read_config
         from infimed.export.onnx_decoder import DecoderNumbers, trace_decoder
 
         model = trace_decoder(DecoderNumbers.of(read_config(base)))

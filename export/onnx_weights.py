@@ -46,7 +46,12 @@ class Scheme:
     @property
     def needs_ranges(self) -> bool:
         """Whether the ranges of activations must be known beforehand."""
-        return isinstance(self.matrices, ChannelStorage) and self.matrices.activations == "static"
+        match self.matrices:
+            case ChannelStorage():
+                return self.matrices.activations == "static"
+            case TypedStorage():
+                return self.matrices.bits == 8
+        return False
 
 
 @dataclass(frozen=True)

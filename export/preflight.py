@@ -15,7 +15,6 @@ from ..runtime.levels import QuantLevel
 from ..runtime.prompt import Prompter
 from ..runtime.publish import refuse_immovable, refuse_taken
 from ..training.checkpoint import Checkpoint
-from . import onnx_decoder, onnx_export, onnx_vision, tensorrt_export
 from .activations import Activations
 from .adopt import is_bundle
 from .agreement import refuse_disagreement, refuse_numbers
@@ -23,7 +22,10 @@ from .calibration import CalibrationError, calibration_rows
 from .family_mappings import refuse_towers
 from .gguf_importance import importance_of
 from .gguf_model import text_model, vision_model
+from .graph_model import GraphModel, read_config
+from .onnx_export import onnx_fills
 from .onnx_schemes import SCHEMES
+from .tensorrt_export import tensorrt_fills
 
 
 def refuse_early(checkpoint: Checkpoint, rows: Sequence[QuantLevel]) -> None:
@@ -33,19 +35,15 @@ def refuse_early(checkpoint: Checkpoint, rows: Sequence[QuantLevel]) -> None:
     """
     refuse_towers(checkpoint.config, rows)
     prompter = Prompter.open(checkpoint.folder)
-    config = onnx_export.read_config(checkpoint.folder)
+    config = read_config(checkpoint.folder)
     refuse_numbers(checkpoint.config, config)
-    seeing = family_of(checkpoint.config).image_token is not None
     formats = {row.format for row in rows}
     if "gguf" in formats:
         text_model(checkpoint)
-        if seeing:
+        if family_of(checkpoint.config).image_token is not None:
             vision_model(checkpoint)
     if formats - {"gguf"}:
-        decoder = onnx_decoder.DecoderNumbers.of(config)
-        onnx_export.decoder_sources(checkpoint, decoder, bool(config.tie_word_embeddings))
-        if seeing:
-            onnx_export.vision_sources(checkpoint, onnx_vision.VisionNumbers.of(config))
+        GraphModel.of(checkpoint, config)
     refuse_disagreement(checkpoint, config, prompter, rows)
 
 
@@ -96,15 +94,6 @@ def refuse_activations(checkpoint: Checkpoint, rows: Sequence[QuantLevel], activ
     """Raise where the activations do not suit the levels that are made by them, before the reference is asked."""
     if any(row.imatrix for row in rows if row.format == "gguf"):
         importance_of(text_model(checkpoint), [row for row in rows if row.format == "gguf"], activations)
-    graphs = [row for row in rows if row.format != "gguf" and row.calibrated]
-    if not graphs:
-        return
-    config = onnx_export.read_config(checkpoint.folder)
-    matrices = onnx_decoder.DecoderNumbers.of(config).matrices()
-    for row in graphs:
-        if row.imatrix:
-            tensorrt_export.importance_of_decoder(row.name, matrices, activations)
-        if row.storage == "int8" if row.format == "tensorrt" else SCHEMES[row.storage].needs_ranges:
-            onnx_export.decoder_ranges(row.name, matrices, activations)
-        if _ranges_of_tower(row) and family_of(checkpoint.config).image_token is not None:
-            onnx_export.vision_ranges(row.name, onnx_vision.VisionNumbers.of(config).matrices(), activations)
+    for format, fills in (("onnx", onnx_fills), ("tensorrt", tensorrt_fills)):
+        if calibrated := [row for row in rows if row.format == format and row.calibrated]:
+            fills(GraphModel.open(checkpoint.folder), calibrated, activations)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infimed.export import onnx_export, onnx_schemes, onnx_source, onnx_weights
+from infimed.export import onnx_schemes, onnx_source, onnx_weights
+from infimed.export.graph_model import GraphModel
 from infimed.export.onnx_blocks import BlockStorage
 from infimed.runtime.distance import kl_rows
 from infimed.runtime.levels import LEVELS as LEVEL_ROWS
@@ -252,12 +253,12 @@ def decoder_graph(exported: Exported) -> Any:
 
 
 def fill(graph: Any, checkpoint: Path, folder: Path) -> onnx_weights.Written:
-    numbers = onnx_export.onnx_decoder.DecoderNumbers.of(onnx_export.read_config(checkpoint))
-    sources = onnx_export.decoder_sources(Checkpoint.open(checkpoint), numbers, tied=True)
     copy = type(graph)()
     copy.CopyFrom(graph)
     folder.mkdir()
-    return onnx_weights.write_graph(copy, folder, "decoder", sources, onnx_schemes.SCHEMES["int4"])
+    return onnx_weights.write_graph(
+        copy, folder, "decoder", GraphModel.open(checkpoint).text, onnx_schemes.SCHEMES["int4"]
+    )
 
 
 def test_data_is_cut_into_pieces_below_the_limit_and_nothing_changes(

@@ -13,7 +13,8 @@ import pytest
 
 for _library in ("torch", "transformers", "onnx", "onnxruntime"):
     pytest.importorskip(_library)
-from infimed.export import onnx_decoder, onnx_export, onnx_vision, onnx_weights  # noqa: E402
+from infimed.export import onnx_decoder, onnx_vision, onnx_weights  # noqa: E402
+from infimed.export.graph_model import GraphModel  # noqa: E402
 from infimed.runtime.distance import kl_rows  # noqa: E402
 from infimed.runtime.messages import ImagePart, user  # noqa: E402
 from infimed.runtime.preprocessing import patches  # noqa: E402
@@ -35,8 +36,8 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     checkpoint = build_random_checkpoint(
         folder / "checkpoint", layers=2, vision_depth=2, fullatt_block_indexes=(1,), dtype="bfloat16"
     )
-    config, opened = onnx_export.read_config(checkpoint), Checkpoint.open(checkpoint)
-    decoder, vision = onnx_decoder.DecoderNumbers.of(config), onnx_vision.VisionNumbers.of(config)
+    opened = GraphModel.open(checkpoint)
+    decoder, vision = opened.decoder, opened.vision
     models = {
         "decoder": onnx_decoder.trace_decoder(decoder, "float16"),
         "vision": onnx_vision.trace_vision(vision, "float16"),
@@ -44,10 +45,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     traced = {
         name: hashlib.sha256(model.SerializeToString(deterministic=True)).digest() for name, model in models.items()
     }
-    sources = {
-        "decoder": onnx_export.decoder_sources(opened, decoder, tied=True),
-        "vision": onnx_export.vision_sources(opened, vision),
-    }
+    sources = {"decoder": opened.text, "vision": opened.eyes}
     written = {
         name: onnx_weights.write_graph(model, folder, name, sources[name], PLAIN) for name, model in models.items()
     }

@@ -127,18 +127,17 @@ def test_a_static_level_has_the_scales_that_onnxruntime_finds_on_the_same_data(
 
 def export_static(exported: Exported, seen: list[dict[str, np.ndarray]], folder: Path) -> dict[str, np.ndarray]:
     """Write a static decoder with the ranges of what was seen, and return its initialisers."""
-    from infimed.export import onnx_decoder, onnx_export, onnx_schemes, onnx_weights
-    from infimed.training.checkpoint import Checkpoint
+    from infimed.export import onnx_decoder, onnx_schemes, onnx_weights
+    from infimed.export.graph_model import GraphModel
 
-    numbers = onnx_decoder.DecoderNumbers.of(onnx_export.read_config(exported.checkpoint))
-    sources = onnx_export.decoder_sources(Checkpoint.open(exported.checkpoint), numbers, tied=True)
+    model = GraphModel.open(exported.checkpoint)
     ranges = {name: max(float(np.abs(part[name]).max()) for part in seen) for name in seen[0]}
     folder.mkdir()
     onnx_weights.write_graph(
-        onnx_decoder.trace_decoder(numbers),
+        onnx_decoder.trace_decoder(model.decoder),
         folder,
         "decoder",
-        sources,
+        model.text,
         onnx_schemes.SCHEMES["int8-static"],
         ranges=ranges,
     )

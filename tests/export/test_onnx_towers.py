@@ -12,7 +12,8 @@ import pytest
 
 for _library in ("torch", "transformers", "onnx", "onnxruntime"):
     pytest.importorskip(_library)
-from infimed.export import onnx_export, onnx_schemes, onnx_source  # noqa: E402
+from infimed.export import graph_bundle, onnx_schemes, onnx_source  # noqa: E402
+from infimed.export.graph_model import GraphModel  # noqa: E402
 from infimed.export.onnx_export import export_onnx  # noqa: E402
 from infimed.runtime.levels import level  # noqa: E402
 from infimed.runtime.onnx_file import OnnxFileError  # noqa: E402
@@ -121,7 +122,7 @@ def test_a_static_tower_of_another_calibration_is_refused(exported: Exported, bu
 def test_a_static_level_without_calibration_is_refused_with_what_to_type(
     name: str, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_export, "traced", lambda *given: pytest.fail("traced"))
+    monkeypatch.setattr(graph_bundle, "traced", lambda *given: pytest.fail("traced"))
     message = f"level {name} needs the ranges of activations; export it with --calibration DATASET"
     with pytest.raises(onnx_source.WeightError) as caught:
         export_onnx(exported.checkpoint, tmp_path, (name,))
@@ -153,10 +154,8 @@ def test_a_tied_head_that_differs_from_the_embedding_is_refused(tmp_path: Path) 
     weights = load_file(checkpoint / "model.safetensors")
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].copy()
     save_file(weights, checkpoint / "model.safetensors")
-    config = onnx_export.read_config(checkpoint)
-    numbers = onnx_export.onnx_decoder.DecoderNumbers.of(config)
-    onnx_export.decoder_sources(onnx_export.Checkpoint.open(checkpoint), numbers, tied=True)
+    GraphModel.open(checkpoint)
     weights["lm_head.weight"][5, 5] += 1
     save_file(weights, checkpoint / "model.safetensors")
     with pytest.raises(onnx_source.WeightError, match=r"ties the head to the embedding, yet lm_head\.weight differs"):
-        onnx_export.decoder_sources(onnx_export.Checkpoint.open(checkpoint), numbers, tied=True)
+        GraphModel.open(checkpoint)

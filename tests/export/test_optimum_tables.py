@@ -13,8 +13,9 @@ for _library in ("torch", "transformers", "onnx", "onnxruntime", "optimum"):
 
 from infimed import MissingExtra  # noqa: E402
 from infimed.export.gguf_names import TextShape  # noqa: E402
+from infimed.export.graph_model import read_config  # noqa: E402
 from infimed.export.onnx_decoder import DecoderNumbers  # noqa: E402
-from infimed.export.onnx_export import export_onnx, read_config  # noqa: E402
+from infimed.export.onnx_export import export_onnx  # noqa: E402
 from infimed.export.optimum_tables import task_of, text_numbers  # noqa: E402
 from infimed.runtime.families import FAMILIES, UnsupportedFamily  # noqa: E402
 from infimed.runtime.onnx_backend import DECODER, EMBEDDINGS  # noqa: E402

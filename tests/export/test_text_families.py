@@ -24,8 +24,8 @@ from infimed.export.family_mappings import MAPPINGS, mapping_of  # noqa: E402
 from infimed.export.gguf_export import export_gguf  # noqa: E402
 from infimed.export.gguf_names import GgufUnsupported, TextShape  # noqa: E402
 from infimed.export.gguf_write import write_text_model  # noqa: E402
+from infimed.export.graph_model import read_config  # noqa: E402
 from infimed.export.onnx_decoder import DecoderNumbers, GraphError  # noqa: E402
-from infimed.export.onnx_export import read_config  # noqa: E402
 from infimed.export.parity import KL_LIMIT_NATS, check_prompts, measure, take_references  # noqa: E402
 from infimed.export.probes import TEXT_KINDS, make_probes  # noqa: E402
 from infimed.export.rope import RopeScaling, inverse_frequencies  # noqa: E402
