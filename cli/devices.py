@@ -144,7 +144,7 @@ def plan(
 ) -> None:
     """Say what fits on a device, how fast it decodes there, and the best level that does.
 
-    Nothing is exported or loaded. Exit code 1 where no level fits.
+    Nothing is exported or loaded. Exit code 1 where no level fits. TensorRT levels are left out: nothing was measured.
     """
     row = device(device_name)
     use = Use(context_tokens=context, image_pixels=image_side * abs(image_side))

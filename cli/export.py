@@ -35,8 +35,8 @@ def export(
         Path | None,
         typer.Option(
             "--calibration",
-            help="A curated dataset; its calibration rows join the golden prompts, and calibrated levels (+imatrix) "
-            "are made by them.",
+            help="A dataset; its calibration rows make calibrated levels (+imatrix, static int8) and join the golden "
+            "prompts of a new bundle, images and all.",
         ),
     ] = None,
     probes: Annotated[

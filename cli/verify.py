@@ -80,8 +80,9 @@ def verify(
         typer.echo(json.dumps(told, indent=2))
     else:
         typer.echo(f"{printable(str(bundle))}: {len(manifest.files)} files, {seen_bytes:,} bytes, as the manifest says")
+        width = max(16, *map(len, digests))
         for name, digest in digests.items():
-            typer.echo(f"  {name:16} {digest}")
+            typer.echo(f"  {name:{width}} {digest}")
         for certificate in found:
             for line in certificate_lines(certificate):
                 typer.echo(printable(line))

@@ -16,6 +16,7 @@ gguf = pytest.importorskip("gguf")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from infimed import InfimedError  # noqa: E402
+from infimed.export.export_bundle import export_bundle  # noqa: E402
 from infimed.export.gguf_names import GgufUnsupported  # noqa: E402
 from infimed.export.gguf_pass import GgufWriteError  # noqa: E402
 from infimed.export.gguf_write import write_text_model, write_vision_model  # noqa: E402
@@ -177,6 +178,9 @@ def test_what_llama_cpp_cannot_compute_is_refused_by_name(
     change_config(changed, part, **values)
     with pytest.raises(InfimedError, match=what):
         write_both(changed, tmp_path / "out", "F16")
+    with pytest.raises(InfimedError, match=what if what == "needs windows" else None):
+        export_bundle(changed, tmp_path / "bundle", ["gguf-q8_0"], threads=1)
+    assert not (tmp_path / "bundle").exists()
     if what == "needs windows":
         note = "full attention at every layer of the vision tower"
         shown(Shown("qwen2.5-vl", "every gguf level", "export", "refused", note))

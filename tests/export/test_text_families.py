@@ -233,8 +233,12 @@ def test_what_no_graph_computes_is_refused_by_name(
     wrong = changed(folder, tmp_path / "wrong", **values)
     with pytest.raises(GgufUnsupported, match=what):
         mapping_of(Checkpoint.open(wrong).config).shape(Checkpoint.open(wrong).config)
-    with pytest.raises((GraphError, KeyError), match=what):
+    with pytest.raises((GraphError, CheckpointError), match=what):
         DecoderNumbers.of(read_config(wrong))
+    for level in ("gguf-f16", "onnx-fp32", "tensorrt-fp16"):
+        with pytest.raises(InfimedError, match=what):
+            export_bundle(wrong, tmp_path / "bundle", [level], threads=1)
+    assert not (tmp_path / "bundle").exists()
     asked = ", ".join(sorted(values))
     shown(Shown(family, "every level", "export", "refused", f"config.json: {asked} that its graph does not compute"))
 
@@ -243,6 +247,11 @@ def test_heads_of_another_width_are_for_llama_alone_in_gguf(tmp_path: Path, show
     folder = build_text_checkpoint(tmp_path / "checkpoint", "qwen2", head_dim=32)
     with pytest.raises(GgufUnsupported, match=r"4 heads of 32 values in 256.*use an ONNX level"):
         write_text_model(Checkpoint.open(folder), tmp_path / "text.gguf", "F16")
+    for row in ALL_LEVELS:
+        if row.format == "gguf" and not row.calibrated:
+            with pytest.raises(GgufUnsupported, match="use an ONNX level"):
+                export_bundle(folder, tmp_path / "bundle", [row.name], threads=1)
+    assert not (tmp_path / "bundle").exists()
     assert DecoderNumbers.of(read_config(folder)).head_dim == 32
     shown(Shown("qwen2", "every gguf level", "export", "refused", "head_dim other than hidden / heads; ONNX takes it"))
 
