@@ -32,6 +32,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "probe_error_rates": ("--draws", "20"),
     "run_scale": ("--small",),
     "scale_table": (),
+    "weight_errors": ("--rows", "32", "--types", "Q4_K", "Q8_0", "int4-block64-symmetric"),
 }
 
 

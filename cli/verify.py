@@ -128,13 +128,15 @@ def _certify(
 def certificate_lines(certificate: Certificate) -> list[str]:
     """Return a certificate as a table for a person: a line per statement, and one per finding under it."""
     prompts = ", ".join(f"{count} {kind}" for kind, count in certificate.probes.items())
-    lines = ["", f"{certificate.level}   {sum(certificate.probes.values())} golden prompts ({prompts})"]
+    note = f" ({certificate.computed_as})" if certificate.computed_as else ""
+    lines = ["", f"{certificate.level}{note}   {sum(certificate.probes.values())} golden prompts ({prompts})"]
     lines.append(f"  {'':8}{'stage':16}{'value':>10}{'limit':>10}  verdict")
     for statement in certificate.statements:
         for place, finding in enumerate(statement.findings):
             lines.append(f"  {statement.kind if not place else '':8}{_row(finding)}")
     failure = certificate.failure
-    lines.append("  certificate: " + ("held" if failure is None else f"FAILED at {failure[0]}: {failure[1].stage}"))
+    verdict = "held" if failure is None else f"FAILED at {failure[0]}: {failure[1].stage}"
+    lines.append(f"  certificate{note}: {verdict}")
     return lines
 
 

@@ -84,12 +84,15 @@ def take_answers(
 
 @dataclass(frozen=True, eq=False)
 class Gap:
-    """How far one engine's answers lie from another's. vision: largest difference of an embedding, relative to the
-    largest value of the other's. prompt, reply: their rows, compared. logits: root mean square of the difference of
-    two rows' logits, each about its mean, relative to that of the reference's. greedy: index of the first prompt whose
-    replies differ where the rows decide, None where none does."""
+    """How far one engine's answers lie from another's.
 
-    vision: float
+    vision: largest difference of an embedding, relative to the largest value of the other's; None where no prompt holds
+    an image. prompt, reply: their rows, compared. logits: root mean square of the difference of two rows' logits, each
+    about its mean, relative to that of the reference's. greedy: index of the first prompt whose replies differ where
+    the rows decide, None where none does.
+    """
+
+    vision: float | None
     prompt: tuple[ComparedRows, ...]
     reply: tuple[ComparedRows, ...]
     logits: float
@@ -98,7 +101,8 @@ class Gap:
 
 def compare_answers(reference: Answers, other: Answers) -> Gap:
     """Hold an engine's answers against another's to the same prompts."""
-    apart, prompt, reply = [0.0], [], []
+    apart: list[float] = []
+    prompt, reply = [], []
     differ = size = 0.0
     greedy = None
     for index in range(len(reference)):
@@ -113,7 +117,8 @@ def compare_answers(reference: Answers, other: Answers) -> Gap:
         if greedy is None and not _same_reply(theirs, ours):
             greedy = index
     # numpy's maximum keeps NaN, which Python's may lose
-    return Gap(float(np.max(apart)), tuple(prompt), tuple(reply), (differ / size) ** 0.5 if size else 0.0, greedy)
+    seen = float(np.max(apart)) if apart else None
+    return Gap(seen, tuple(prompt), tuple(reply), (differ / size) ** 0.5 if size else 0.0, greedy)
 
 
 def centred(rows: NDArray[np.float32]) -> NDArray[np.float64]:

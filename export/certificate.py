@@ -8,8 +8,10 @@ findings only: certify.py takes them, in a process of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
+
+from ..runtime.open_engine import GRAPH, computed_as
 
 Verdict = Literal["held", "failed", "not run", "stated"]
 KINDS = ("checks", "graph", "kernel", "drift")
@@ -40,6 +42,17 @@ class Finding:
         if self.value is not None and not abs(self.value) < float("inf"):
             body["value"] = str(self.value)
         return body
+
+    @classmethod
+    def unseen(cls, stage: str, seeing: bool) -> Finding:
+        """Return the finding of a stage of images that there was no image for. seeing: whether the model takes any."""
+        if seeing:
+            return cls(stage, "not run", "no prompt of the sample holds an image")
+        return cls(stage, "stated", "no tower: the model takes no images")
+
+    def of_graph(self) -> Finding:
+        """Return the finding with the words that it speaks of a graph, and not of the engine built from it."""
+        return replace(self, said="; ".join(part for part in (GRAPH, self.said) if part))
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> Finding:
@@ -85,6 +98,11 @@ class Certificate:
     statements: tuple[Statement, ...]
 
     @property
+    def computed_as(self) -> str:
+        """What was run in the place of the level's engine, "" where it was the engine."""
+        return computed_as(self.level)
+
+    @property
     def held(self) -> bool:
         """Whether nothing failed. What was not run did not fail: each statement says which it is."""
         return all(statement.verdict != "failed" for statement in self.statements)
@@ -114,6 +132,7 @@ class Certificate:
         return {
             "level": self.level,
             "digest": self.digest,
+            "computed_as": self.computed_as,
             "held": self.held,
             "failed_stage": None if failure is None else f"{failure[0]}: {failure[1].stage}",
             "probes": dict(self.probes),

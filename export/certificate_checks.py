@@ -35,6 +35,7 @@ def check_prompts_of(level: Level, references: Sequence[Reference]) -> Iterator[
         yield Finding("tokens", "failed", str(error))
         return
     faults: dict[str, str] = {}
+    images = 0
     recorded = all(reference.golden is not None for reference in references)
     for reference in references:
         identity = reference.probe.id
@@ -43,6 +44,7 @@ def check_prompts_of(level: Level, references: Sequence[Reference]) -> Iterator[
         except (InfimedError, ValueError) as error:
             faults.setdefault("tokens", f"{identity}: {error}")
             continue
+        images += len(made.grids)
         if (stored := reference.golden) is not None:
             for stage, fault in (
                 ("pixels", pixel_fault(stored, made, PIXEL_LIMIT)),
@@ -64,9 +66,12 @@ def check_prompts_of(level: Level, references: Sequence[Reference]) -> Iterator[
             note = "; transformers is not installed"
         except InfimedError as error:
             faults.setdefault("tokens", str(error))
+    seeing = prompter.family.image_token is not None
     for stage in STAGES:
         if stage in faults:
             yield Finding(stage, "failed", faults[stage])
+        elif stage == "pixels" and not images:
+            yield Finding.unseen(stage, seeing)
         elif against:
             yield Finding(stage, "held", f"equal {' and '.join(against)}{note}")
         else:

@@ -20,6 +20,7 @@ from ..runtime.files import strict_json
 from ..runtime.levels import QuantLevel
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import MANIFEST, PROBES, Manifest
+from ..runtime.open_engine import computed_as
 from .answers import Answers, take_answers
 from .certificate import Certificate, Finding, Statement
 from .certificate_checks import check_headers, check_prompts_of, check_weights
@@ -30,7 +31,6 @@ from .parity import ParityError, Reference
 from .probe_store import read_probes
 
 OnFinding = Callable[[str, Finding], None]
-RUNNABLE = ("gguf", "onnx")
 
 
 def examine(
@@ -82,9 +82,9 @@ def versions(row: QuantLevel) -> dict[str, str]:
     """Return the versions of the engine's library and of the reference's, those that are installed."""
     from importlib.metadata import PackageNotFoundError, version
 
-    names = {"gguf": ("llama-cpp-python",), "onnx": ("onnxruntime",)}.get(row.format, ())
+    library = "llama-cpp-python" if row.format == "gguf" else "onnxruntime"
     found = {}
-    for name in (*names, "torch", "transformers"):
+    for name in (library, "torch", "transformers"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -112,20 +112,18 @@ class _Examination:
 
     def run(self) -> tuple[Statement, ...]:
         checks, weights, error = self._checks()
-        if self.row.format not in RUNNABLE:
-            reason = f"no certificate is taken of {self.row.format} levels beyond their prompts; see docs/parity.md"
-            rest = [Statement(kind, (Finding("engine", "not run", reason),)) for kind in ("graph", "kernel", "drift")]
-            return (checks, *rest)
+        seeing = self.level.seeing
         torch = self._torch(weights)
         dequantised = self._ask("dequantised", lambda: open_dequantised(self.level, self.work / "full", self.threads))
         shutil.rmtree(self.work / "full", ignore_errors=True)
         own = self._ask("level", lambda: self.level.open(self.threads))
         if isinstance(torch, Answers) and isinstance(dequantised, Answers):
-            graph = graph_statement(self.row, torch, dequantised, own if isinstance(own, Answers) else None)
+            stored = own if isinstance(own, Answers) else None
+            graph = graph_statement(self.row, torch, dequantised, stored, seeing=seeing)
         else:
             graph = Statement("graph", tuple(one for one in (torch, dequantised) if isinstance(one, Finding)))
         if isinstance(dequantised, Answers) and isinstance(own, Answers):
-            kernel = kernel_statement(self.row, dequantised, own, self.references, error)
+            kernel = kernel_statement(self.row, dequantised, own, self.references, error, seeing=seeing)
         else:
             kernel = Statement("kernel", tuple(one for one in (dequantised, own) if isinstance(one, Finding)))
         if isinstance(own, Answers):
@@ -133,10 +131,15 @@ class _Examination:
             drift = drift_statement(self.row, parts, own, self.references, self.drift_limit_nats)
         else:
             drift = Statement("drift", (own,))
+        made = [checks]
         for statement in (graph, kernel, drift):
-            for finding in statement.findings:
+            findings = statement.findings
+            if computed_as(self.row.name):
+                findings = tuple(finding.of_graph() for finding in findings)
+            for finding in findings:
                 self.on_finding(statement.kind, finding)
-        return checks, graph, kernel, drift
+            made.append(Statement(statement.kind, findings))
+        return tuple(made)
 
     def _checks(self) -> tuple[Statement, tuple[LevelWeight, ...] | Finding, float]:
         found: list[Finding] = []
@@ -148,10 +151,6 @@ class _Examination:
         self.on_event(Event("prompts", 0, len(self.references), "prompts"))
         for finding in check_prompts_of(self.level, self.references):
             take(finding)
-        if self.row.format not in RUNNABLE:
-            unread = Finding("weights", "not run", f"weights and headers of {self.row.format} levels are not read back")
-            take(unread)
-            return Statement("checks", tuple(found)), unread, float("nan")
         self.on_event(Event("headers", 0, 1, "files"))
         take(check_headers(self.level))
         self.on_event(Event("weights", 0, 0, "tensors"))

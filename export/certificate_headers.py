@@ -18,8 +18,9 @@ from ..runtime.families import family_of
 from ..runtime.llama_files import PROJECTOR, VISION_ARCHITECTURE
 from ..runtime.preprocessing import PixelRules
 from ..runtime.prompt import read_json
+from ..runtime.tensorrt_recipe import RECIPE, Network, Recipe
 from .certificate_gguf import computed_fault
-from .certificate_onnx import graph_metadata, rotary_frequencies
+from .certificate_onnx import graph_inputs, graph_metadata, rotary_frequencies
 from .dequantised_level import Level
 from .family_mappings import mapping_of
 from .family_qwen2_5_vl import VisionShape
@@ -41,7 +42,8 @@ def header_fault(level: Level) -> str | None:
         if fault or level.tower is None:
             return fault
         return _gguf_fault(level.tower, _tower_header(config, _rules(level)))
-    return _onnx_fault(level, config)
+    fault = _recipe_fault(level) if level.format == "tensorrt" else None
+    return fault or _onnx_fault(level, config)
 
 
 def _rules(level: Level) -> PixelRules:
@@ -109,6 +111,39 @@ def _gguf_fault(path: Path, wanted: Mapping[str, Any]) -> str | None:
             return f"{path.name} lacks {key}"
         if not _equal(fields[key].contents(), value):
             return f"{path.name}: {key} is {_short(fields[key].contents())}, shared/ says {_short(value)}"
+    return None
+
+
+def _recipe_fault(level: Level) -> str | None:
+    """Return how the recipe, by which engines are built, names other graphs than those that are read here.
+
+    Raises RecipeError where it is malformed, or a file is not the one that it was written for.
+    """
+    recipe = Recipe.read(level.folder / level.entry.name / RECIPE)
+    if recipe.level != level.entry.name:
+        return f"{RECIPE} is that of {recipe.level}"
+    wanted = {"decoder": level.text} if level.tower is None else {"decoder": level.text, "vision": level.tower}
+    if set(recipe.networks) != set(wanted):
+        return f"{RECIPE} names {' and '.join(recipe.networks)} in place of {' and '.join(wanted)}"
+    for name, path in wanted.items():
+        stated, mine = recipe.networks[name], path.relative_to(level.folder).as_posix()
+        if stated.onnx != mine:
+            return f"{RECIPE}: the graph of {name} is {stated.onnx}, the level's is {mine}"
+        if fault := _sizes_fault(name, stated, graph_inputs(path)):
+            return fault
+        recipe.check_files(level.folder, name)
+    return None
+
+
+def _sizes_fault(name: str, network: Network, inputs: Mapping[str, tuple[int | None, ...]]) -> str | None:
+    for profile in network.profiles:
+        if strange := sorted(set(inputs) ^ set(profile.shapes)):
+            return f"{RECIPE}: profile {profile.name} of {name} and its graph do not both have {strange[0]}"
+        for port, sides in inputs.items():
+            for shape in profile.shapes[port]:
+                fixed = [(side, own) for side, own in zip(shape, sides, strict=False) if own is not None]
+                if len(shape) != len(sides) or any(side != own for side, own in fixed):
+                    return f"{RECIPE}: profile {profile.name} of {name} gives {port} the shape {list(shape)}"
     return None
 
 

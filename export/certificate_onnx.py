@@ -1,4 +1,4 @@
-"""The weights of an ONNX level under the hub's names, and what its graphs state of themselves.
+"""The weights of an ONNX or TensorRT level under the hub's names, and what its graphs state of themselves.
 
 How a matrix is stored and what it stands for is read by onnx_stored.py; this adds norms, biases and the embedding
 table, so that every tensor of the checkpoint is there. Runs nothing.
@@ -17,7 +17,7 @@ from .. import MissingExtra
 from ..runtime.quantise import BlockFormat
 from .level_weights import EMBEDDING, HEAD, LevelWeight, WeightsError
 from .onnx_decoder import INVERSE_FREQUENCIES
-from .onnx_stored import Matrix, matrices
+from .onnx_stored import TYPED_PARTS, Matrix, matrices
 
 _BLOCK_WEIGHTS = 1 << 22
 _PATCHES = "patch_embed.proj.weight"
@@ -74,6 +74,16 @@ def graph_metadata(path: Path) -> dict[str, str]:
     return {entry.key: entry.value for entry in _load(path).metadata_props}
 
 
+def graph_inputs(path: Path) -> dict[str, tuple[int | None, ...]]:
+    """Return the sides of each input of a graph, None where any will do. Raises WeightsError or MissingExtra."""
+    return {
+        value.name: tuple(
+            side.dim_value if side.HasField("dim_value") else None for side in value.type.tensor_type.shape.dim
+        )
+        for value in _load(path).graph.input
+    }
+
+
 def _stored_types(model: Any) -> dict[str, str]:
     """Return how each weight is stored, in the words of the manifest without those on activations."""
     import onnx
@@ -97,6 +107,11 @@ def _stored_types(model: Any) -> dict[str, str]:
             symmetric = len(node.input) < 4 or not node.input[3]
             format = BlockFormat(stated["bits"], stated["block_size"], symmetric, float_zeros=stem in float_zeros)
             found[stem] = format.name
+        elif node.op_type == "DequantizeLinear":
+            stem, _, part = str(node.input[0]).rpartition(".")
+            if part in TYPED_PARTS and stem in node.output:  # a weight; activations bear another name
+                blocks = "".join(f"block{one.i}" for one in node.attribute if one.name == "block_size")
+                found[stem] = f"{part}-{blocks or 'channel'}-symmetric"
     return found
 
 

@@ -16,32 +16,39 @@ from ..runtime.engine import Distance
 from ..runtime.levels import QuantLevel
 from .answers import Answers, centred, compare_answers
 from .certificate import Finding, Statement
-from .certificate_limits import EXACT_SHARE, FLOAT_STORAGES, KERNEL_LIMITS, STORED_KL_NATS, VISION_KERNEL_LIMITS
+from .certificate_limits import EXACT_SHARE, FLOAT_STORAGES, FLOAT_TOWERS, STORED_KL_NATS, kernel_limit, tower_limit
 from .parity import GAP_LOGITS, KL_LIMIT_NATS, VISION_LIMIT, Reference
 
 NATS = "nats"
 
 
-def graph_statement(row: QuantLevel, torch: Answers, dequantised: Answers, own: Answers | None) -> Statement:
+EMBEDDING = "of the largest embedding"
+
+
+def graph_statement(
+    row: QuantLevel, torch: Answers, dequantised: Answers, own: Answers | None, *, seeing: bool = True
+) -> Statement:
     """Return whether the graph is the model's: every stage from the vision tower to the decoded reply.
 
     own: the level's own answers, None where its engine gave none; a level in floating point is held against torch as
-    it is, too.
+    it is, too. seeing: whether the model takes images.
     """
     gap = compare_answers(torch, dequantised)
     findings = [
-        Finding.of("vision", gap.vision, VISION_LIMIT, "of the largest embedding"),
+        Finding.unseen("vision", seeing)
+        if gap.vision is None
+        else Finding.of("vision", gap.vision, VISION_LIMIT, EMBEDDING),
         _equal("prompt logits", summarise(gap.prompt)),
         _equal("reply logits", summarise(gap.reply)),
         Finding("continuation", "held", f"{len(torch)} greedy replies are equal, token by token")
         if gap.greedy is None
         else Finding("continuation", "failed", f"the greedy reply to prompt {gap.greedy} is another"),
     ]
-    if row.storage in FLOAT_STORAGES and own is not None:
+    if row.storage in FLOAT_STORAGES and row.vision in FLOAT_TOWERS and own is not None:
         stored = compare_answers(torch, own)
         found = summarise((*stored.prompt, *stored.reply))
         findings.append(
-            Finding.of("as stored", found.kl_mean_nats, STORED_KL_NATS, NATS, "with the level's own kernels")
+            Finding.of("as stored", found.kl_mean_nats, STORED_KL_NATS, NATS, "the level as it is, nothing dequantised")
         )
     return Statement("graph", tuple(findings))
 
@@ -55,25 +62,33 @@ def _equal(stage: str, found: Distance) -> Finding:
 
 
 def kernel_statement(
-    row: QuantLevel, dequantised: Answers, own: Answers, references: Sequence[Reference], weight_error: float
+    row: QuantLevel,
+    dequantised: Answers,
+    own: Answers,
+    references: Sequence[Reference],
+    weight_error: float,
+    *,
+    seeing: bool = True,
 ) -> Statement:
     """Return whether the engine's own roundings (activations, KV cache, half-precision sums) stay within their bound.
 
     weight_error: the largest relative error of a tensor, by which a checkpoint that its type holds exactly is told.
+    seeing: whether the model takes images.
     """
     gap = compare_answers(dequantised, own)
     findings = []
-    if row.vision in VISION_KERNEL_LIMITS:
-        limit = VISION_KERNEL_LIMITS[row.vision]
-        findings.append(Finding.of("vision", gap.vision, limit, "of the largest embedding"))
+    tower, bound = tower_limit(row), kernel_limit(row)
+    if gap.vision is None:
+        findings.append(Finding.unseen("vision", seeing))
+    elif tower is None:
+        said = f"no bound was measured for {row.format} towers in {row.vision}"
+        findings.append(Finding("vision", "not run", said, gap.vision, None, EMBEDDING))
     else:
-        said = f"no bound was measured for towers in {row.vision}"
-        findings.append(Finding("vision", "not run", said, gap.vision, None, "of the largest embedding"))
+        findings.append(Finding.of("vision", gap.vision, tower.embedding, EMBEDDING))
     found = summarise((*gap.prompt, *gap.reply))
     damage = f"mean KL {found.kl_mean_nats:.2g} nats over {found.rows} rows"
-    bound = KERNEL_LIMITS.get(row.base)
     if bound is None:
-        findings.append(Finding("logits", "not run", f"{damage}; no bound was measured for {row.base}"))
+        findings.append(Finding("logits", "not run", f"{damage}; no bound was measured for {row.name}"))
     elif bound.share is None or weight_error < EXACT_SHARE * bound.weight_error:
         findings.append(Finding.of("logits", found.kl_mean_nats, bound.kl_nats, NATS, f"{found.rows} rows"))
     else:
@@ -107,7 +122,7 @@ def drift_statement(
 
     limit_nats: of the mean KL; None states it without a verdict, but for a level of full precision, which has one.
     """
-    if limit_nats is None and row.full_precision:
+    if limit_nats is None and row.full_precision and row.name == row.base:
         limit_nats = KL_LIMIT_NATS
     total = _to_reference(own, references)
     said = (

@@ -20,6 +20,7 @@ from ..runtime.onnx_backend import DECODER, EMBEDDINGS, vision_stem
 from ..runtime.open_engine import CONTEXT_TOKENS, GGUF_MODEL, open_level
 from ..runtime.prompt import PROMPT_FILES, Prompter, read_json
 from ..runtime.shape import context_limit
+from ..runtime.tensorrt_recipe import tower_of
 from .certificate_gguf import gguf_weights, write_dequantised_gguf
 from .certificate_onnx import onnx_weights
 from .level_weights import LevelWeight, WeightsError
@@ -49,13 +50,23 @@ class Level:
         return self.folder / self.entry.name / (GGUF_MODEL if self.format == "gguf" else f"{DECODER}.onnx")
 
     @property
+    def seeing(self) -> bool:
+        """Whether the model takes images."""
+        return family_of(read_json(self.shared / "config.json")).image_token is not None
+
+    @property
+    def vision(self) -> str:
+        """The type in the name of the tower's files."""
+        row = level_row(self.entry.name)
+        return tower_of(row.vision) if row.format == "tensorrt" else row.vision
+
+    @property
     def tower(self) -> Path | None:
         """The file or graph of the vision tower; None for a family that takes no images. Raises WeightsError."""
-        if family_of(read_json(self.shared / "config.json")).image_token is None:
+        if not self.seeing:
             return None
-        row = level_row(self.entry.name)
-        if row.format != "gguf":
-            return self.shared / f"{vision_stem(row.vision)}.onnx"
+        if self.format != "gguf":
+            return self.shared / f"{vision_stem(self.vision)}.onnx"
         for path in self.entry.shared:
             if Path(path).name.startswith("mmproj"):
                 return self.folder / path
@@ -102,6 +113,5 @@ def open_dequantised(level: Level, work: Path, threads: int) -> Engine:
     dequantised(level.text.parent, level.text.stem, work)
     if tower is not None:
         dequantised(tower.parent, tower.stem, work / SHARED)
-    vision = level_row(name).vision
-    backend = OnnxBackend(work, work / SHARED, threads=threads, context_tokens=context, vision=vision)
+    backend = OnnxBackend(work, work / SHARED, threads=threads, context_tokens=context, vision=level.vision)
     return Decoder(backend, prompter, name)

@@ -1,8 +1,8 @@
 """Reads the weights of an ONNX level back as float32, however it stores them, and rewrites its graph with them.
 
 What the rewritten graph computes in full precision is what the level's weights alone do: products whose activations
-were rounded to 8 bits are plain ones again. Knows the forms that onnx_blocks.py, onnx_channels.py and onnx_weights.py
-write.
+were rounded to 8 bits are plain ones again. Knows the forms that onnx_blocks.py, onnx_channels.py, onnx_weights.py and,
+for TensorRT, tensorrt_weights.py write.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from .. import MissingExtra
 from ..runtime.files import write_bytes
 from ..runtime.onnx_file import check_onnx_file
-from ..runtime.quantise import BlockFormat, Blocks, dequantise
+from ..runtime.quantise import BlockFormat, Blocks, dequantise, unpack
 from . import onnx_decoder
 from .onnx_data import DataFiles
 from .onnx_filling import MICROSOFT, Filling
 from .onnx_source import WORK_WEIGHTS
 
 Piece = Callable[[int, int], NDArray[np.float32]]
+TYPED_PARTS = ("int8", "int4")
+"""How the initialisers of integers end that tensorrt_weights.py writes."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Matrix:
 def read_weights(folder: Path, stem: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Yield each matrix of a graph by its name in the model hub's layout, as the float32 (out, in) that it stands for.
 
-    stem: of the graph's files, "decoder" or "vision-TYPE". Norms and biases are not quantised and left out. Raises
-    OnnxFileError.
+    stem: of the graph's files, "decoder" or what vision_stem() says. Norms and biases are not quantised and left out.
+    Raises OnnxFileError.
     """
     model = _load(folder / f"{stem}.onnx")
     prefix = "visual." if stem.startswith("vision") else "model."
@@ -64,9 +66,9 @@ def dequantised(folder: Path, stem: str, out_folder: Path) -> tuple[str, ...]:
     activations is gone; a float16 graph becomes one of float32 with its weights as they were rounded. Same inputs and
     outputs, but for float16 ones. Raises OnnxFileError.
     """
+    model = _load(folder / f"{stem}.onnx")
     import onnx
 
-    model = _load(folder / f"{stem}.onnx")
     graph = model.graph
     found = matrices(model, folder)
     taken = frozenset[str]().union(*(matrix.parts for matrix in found))
@@ -80,6 +82,8 @@ def dequantised(folder: Path, stem: str, out_folder: Path) -> tuple[str, ...]:
             filling.store(matrix.name, matrix.shape[::-1], matrix.turned())
             for node in graph.node:
                 _make_plain(graph, node, matrix.name)
+            for node in [node for node in graph.node if matrix.name in node.output]:
+                graph.node.remove(node)  # what gave the matrix by undoing its rounding, under the matrix's name
         _drop_unused(graph)
         used = {name for node in graph.node for name in node.input}
         for tensor in rest:
@@ -113,6 +117,8 @@ def matrices(model: Any, folder: Path) -> list[Matrix]:
                 found[base] = _blocks(node, base, tensors, folder)
             elif part == "integers" and name in tensors:
                 found[base] = _channels(base, tensors, folder)
+            elif part in TYPED_PARTS and name in tensors and node.op_type == "DequantizeLinear":
+                found[base] = _typed(node, base, part, tensors, folder)
             elif part == "weight" and name in tensors and len(tensors[name].dims) == 2:
                 found[name] = _plain(tensors[name], folder)
     return list(found.values())
@@ -157,6 +163,40 @@ def _channels(name: str, tensors: Mapping[str, Any], folder: Path) -> Matrix:
     return Matrix(name, (integers.shape[1], integers.shape[0]), columns, frozenset(names))
 
 
+def _typed(node: Any, name: str, part: str, tensors: Mapping[str, Any], folder: Path) -> Matrix:
+    """Return a matrix behind a DequantizeLinear: what stands for it is integer times scale, in the scale's float16."""
+    integers, scales = tensors[f"{name}.{part}"], _array(tensors[f"{name}.scales"], folder)
+    inner, out = (int(side) for side in integers.dims)
+    block = next((one.i for one in node.attribute if one.name == "block_size"), 0)
+    packed = _bytes(integers, folder)
+
+    def columns(start: int, stop: int) -> NDArray[np.float32]:
+        if part == "int8":
+            rows = packed[start * out : stop * out].view(np.int8).reshape(-1, out)
+            some = scales[None]
+        else:
+            first, skipped = start * out // 2, start * out % 2
+            nibbles = unpack(packed[first : -(-stop * out // 2)], 4)[skipped:][: (stop - start) * out]
+            rows = ((nibbles ^ np.uint8(8)).astype(np.int8) - np.int8(8)).reshape(-1, out)
+            blocks = np.arange(start, stop) // block
+            some = scales[blocks]
+        made = (rows.astype(np.float32) * some.astype(np.float32)).astype(scales.dtype)
+        return np.ascontiguousarray(made.T.astype(np.float32))
+
+    return Matrix(name, (out, inner), columns, frozenset([f"{name}.{part}", f"{name}.scales"]))
+
+
+def _bytes(tensor: Any, folder: Path) -> NDArray[np.uint8]:
+    """Return an initialiser's bytes; two numbers of 4 bits share one, for which numpy has no type."""
+    import onnx
+
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return np.frombuffer(tensor.raw_data, np.uint8)
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    shape = (int(place["length"]),)
+    return np.memmap(folder / place["location"], np.uint8, "r", offset=int(place["offset"]), shape=shape)
+
+
 def _plain(tensor: Any, folder: Path) -> Matrix:
     values = _array(tensor, folder)
 
@@ -191,6 +231,8 @@ def _make_plain(graph: Any, node: Any, name: str) -> None:
         given, last = _maker(graph, node.input[0]).input[0], _user(graph, _user(graph, node.output[0]).output[0])
     elif node.op_type == "MatMul" and node.input[1] == f"{name}.dequantised":
         given, last = _maker(graph, _maker(graph, node.input[0]).input[0]).input[0], node
+    elif node.op_type == "MatMul" and node.input[1] == name:
+        given, last = _unrounded(graph, node.input[0]), node
     if given is not None:
         product = onnx.helper.make_node("MatMul", [given, name], list(last.output), name=last.name)
         last.CopyFrom(product)
@@ -198,6 +240,16 @@ def _make_plain(graph: Any, node: Any, name: str) -> None:
 
 def _maker(graph: Any, value: str) -> Any:
     return next(node for node in graph.node if value in node.output)
+
+
+def _unrounded(graph: Any, value: str) -> str | None:
+    """Return what a pair of QuantizeLinear and DequantizeLinear rounded to give a value; None where none did."""
+    makers = {made: node for node in graph.node for made in node.output}
+    undoing = makers.get(value)
+    if undoing is None or undoing.op_type != "DequantizeLinear":
+        return None
+    rounding = makers.get(undoing.input[0])
+    return str(rounding.input[0]) if rounding is not None and rounding.op_type == "QuantizeLinear" else None
 
 
 def _user(graph: Any, value: str) -> Any:

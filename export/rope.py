@@ -56,9 +56,9 @@ class RopeScaling:
 
     def frequencies(self, theta: float, head_dim: int) -> torch.Tensor:
         """Return the slowed frequencies, (head_dim / 2,), float32, by the operations of transformers."""
+        plain = inverse_frequencies(theta, head_dim)
         import torch
 
-        plain = inverse_frequencies(theta, head_dim)
         longest = self.original_tokens / self.low_freq_factor
         shortest = self.original_tokens / self.high_freq_factor
         wavelength = 2 * math.pi / plain

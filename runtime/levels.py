@@ -56,6 +56,16 @@ class QuantLevel:
         return "+".join(parts)
 
     @property
+    def text(self) -> str:
+        """The name of the level whose language model this is, with the tower that the row names."""
+        return replace(self, vision=_ROWS[self.base].vision).name
+
+    @property
+    def tower(self) -> str:
+        """The name of its vision tower's storage: formats store a type of the same name each in its own way."""
+        return f"{self.format}-{self.vision}"
+
+    @property
     def calibrated(self) -> bool:
         """Whether it is made from a calibration dataset: by an importance matrix, or by ranges of activations."""
         static = _STATIC.get(self.format)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from infimed.export.activations import Activations
 from infimed.export.gguf_export import export_gguf
 from infimed.export.onnx_export import export_onnx
 from infimed.export.parity import Reference, take_references
 from infimed.export.probe_store import write_probes, write_sketches
 from infimed.export.probes import make_probes
+from infimed.export.tensorrt_export import export_tensorrt
 from infimed.runtime.bundle import Bundle, write_manifest
 from infimed.runtime.manifest import MANIFEST, MANIFEST_SHA256, LevelEntry
 from infimed.runtime.prompt import PROMPT_FILES, Prompter
@@ -24,7 +26,7 @@ from infimed.training.reference import open_reference
 
 from ..models import build_random_checkpoint
 
-LEVELS = ("gguf-f32", "gguf-q4_k_m", "onnx-fp32", "onnx-int4")
+LEVELS = ("gguf-f32", "gguf-q4_k_m", "onnx-fp32", "onnx-int4", "tensorrt-int4")
 PROBES = 6
 
 
@@ -39,21 +41,27 @@ def clean_checkpoint(folder: Path) -> Path:
 def reference_of(checkpoint: Path) -> tuple[Reference, ...]:
     engine = open_reference(checkpoint, threads=1)
     try:
-        return take_references(engine, make_probes(PROBES, Prompter.open(checkpoint).rules, long_tokens=100))
+        return take_references(engine, make_probes(PROBES, Prompter.open(checkpoint).pixel_rules, long_tokens=100))
     finally:
         engine.close()
 
 
-def build_bundle(checkpoint: Path, out: Path, levels: Sequence[str], reference: Path | None = None) -> Bundle:
+def build_bundle(
+    checkpoint: Path,
+    out: Path,
+    levels: Sequence[str],
+    reference: Path | None = None,
+    activations: Activations | None = None,
+) -> Bundle:
     """Write levels of `checkpoint` beside the probes, sketches and shared files of `reference` (the same by default):
     what differs between the two is a fault of the levels alone."""
     reference = reference or checkpoint
     (out / "shared").mkdir(parents=True)
     _copy_prompt_files(checkpoint, out / "shared")
     entries: dict[str, LevelEntry] = {}
-    for format, writer in (("gguf", export_gguf), ("onnx", export_onnx)):
+    for format, writer in (("gguf", export_gguf), ("onnx", export_onnx), ("tensorrt", export_tensorrt)):
         if asked := [level for level in levels if level.startswith(format)]:
-            entries |= writer(checkpoint, out, asked)
+            entries |= writer(checkpoint, out, asked, activations=activations)
     _copy_prompt_files(reference, out / "shared")
     write_probes(out / "probes", reference_of(reference))
     write_sketches(out / "probes", Checkpoint.open(reference))
@@ -62,7 +70,7 @@ def build_bundle(checkpoint: Path, out: Path, levels: Sequence[str], reference: 
         out,
         family=prompter.family.name,
         license="none",
-        preprocessing=prompter.rules.to_json(),
+        preprocessing=prompter.preprocessing,
         levels=[entries[level] for level in levels],
         provenance={"checkpoint_sha256": "0" * 64},
     )

@@ -1,4 +1,4 @@
-"""Planted faults: each is refused at full precision and at 4 bits, in GGUF and in ONNX, with its stage named."""
+"""Planted faults: each is refused at full precision and at 4 bits, in GGUF, ONNX and TensorRT, with its stage named."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infimed.export import certificate_examine as examine_module
 from infimed.export.certificate import Certificate
 from infimed.export.certificate_examine import examine
 from infimed.runtime import prompt as prompt_module
@@ -28,8 +27,8 @@ def clean(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return build_bundle(checkpoint, tmp_path_factory.mktemp("clean") / "bundle", LEVELS)
 
 
-# A graph that is wrong is wrong at every level: without --full some faults are planted in three of the four.
-SOME = [pytest.param(level, marks=[pytest.mark.full] if level == "onnx-fp32" else []) for level in LEVELS]
+# What is wrong of a prompt is wrong at every level: without --full such faults are planted in three of them.
+SOME = [pytest.param(level, marks=[pytest.mark.full] if level in LEVELS[2::2] else []) for level in LEVELS]
 
 
 def planted(
@@ -68,15 +67,8 @@ def test_a_clean_level_is_certified(clean: Bundle, level: str) -> None:
         found.finding("drift", stage).value for stage in ("logits", "weights' part", "kernels' part")
     )
     assert total is not None and weights is not None and kernels is not None
-    if level in ("gguf-q4_k_m", "onnx-int4"):
+    if level in ("gguf-q4_k_m", "onnx-int4", "tensorrt-int4"):
         assert weights > 1e-3 > kernels and 0.5 * total < weights + kernels < 2 * total
-
-
-def test_a_level_of_another_format_is_not_run_and_says_so(clean: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine_module, "RUNNABLE", ("onnx",))
-    found = taken(clean, "gguf-f32")
-    assert found.held and set(verdicts(found).values()) == {"not run"}
-    assert found.finding("checks", "tokens").verdict == "held"
 
 
 def swapped_sections(config: dict[str, Any]) -> None:
@@ -96,7 +88,7 @@ def test_swapped_rotary_sections_are_refused(
         assert found.failure and found.failure[:1] == ("checks",) and found.failure[1].stage == "headers"
         assert "rope.dimension_sections" in found.failure[1].said
     else:
-        assert verdicts(found)["checks"] == "held"  # an ONNX graph has no header that would tell
+        assert verdicts(found)["checks"] == "held"  # a graph in ONNX has no header that would tell
     graph = found.statement("graph")
     assert graph.verdict == "failed" and graph.failure and graph.failure.stage == "prompt logits"
     assert found.finding("graph", "vision").verdict == "held"
@@ -112,7 +104,10 @@ def test_a_transposed_weight_is_refused_by_name(
     assert verdicts(found)["graph"] == "held"  # both sides have it, which is why weights are a stage of their own
 
 
-ZEROED = [("layers.0.self_attn.k_proj.bias", LEVELS), ("visual.blocks.1.attn.qkv.bias", LEVELS[1::2])]
+ZEROED = [
+    ("layers.0.self_attn.k_proj.bias", LEVELS),
+    ("visual.blocks.1.attn.qkv.bias", ("gguf-q4_k_m", "onnx-int4", "tensorrt-int4")),
+]
 
 
 @pytest.mark.parametrize(("name", "level"), [(name, level) for name, levels in ZEROED for level in levels])

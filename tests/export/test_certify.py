@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from infimed.runtime.events import Event
 from infimed.runtime.levels import UnknownLevel
 from infimed.runtime.prompt import Prompter
 
+from ..text_models import build_text_checkpoint
 from .parity_bundles import build_bundle, changed_copy, clean_checkpoint
 
 
@@ -29,6 +32,19 @@ from .parity_bundles import build_bundle, changed_copy, clean_checkpoint
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     checkpoint = clean_checkpoint(tmp_path_factory.mktemp("certify") / "checkpoint")
     return build_bundle(checkpoint, tmp_path_factory.mktemp("bundle") / "bundle", ["gguf-q8_0", "gguf-q4_k_m"])
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    checkpoint = clean_checkpoint(tmp_path_factory.mktemp("certify") / "checkpoint")
+    levels = ["gguf-q8_0", "onnx-int4", "tensorrt-int4"]
+    return build_bundle(checkpoint, tmp_path_factory.mktemp("mixed") / "bundle", levels)
+
+
+@functools.cache
+def text_bundle(folder: Path) -> Bundle:
+    checkpoint = build_text_checkpoint(folder / "checkpoint", "llama", dtype="bfloat16")
+    return build_bundle(checkpoint, folder / "bundle", ["gguf-q8_0", "onnx-int4", "tensorrt-int4"])
 
 
 def test_the_command_certifies_tells_and_attests(
@@ -88,7 +104,7 @@ def test_an_abort_of_the_engine_is_a_failed_statement_with_its_signal(
 ) -> None:
     broken_by("os.write(2, b'ggml_abort: a check failed'); os.abort()", monkeypatch)
     stages: list[str] = []
-    found = certify(bundle, "gguf-q8_0", probes=1, threads=1, on_event=lambda event: stages.append(event.stage))
+    found = certify(bundle, "gguf-q8_0", probes=2, threads=1, on_event=lambda event: stages.append(event.stage))
     assert not found.held and found.failure is not None
     assert (found.failure[0], found.failure[1].stage) == ("kernel", "level")
     assert "SIGABRT" in found.failure[1].said and "a check failed" in found.failure[1].said
@@ -105,6 +121,79 @@ def test_a_hang_is_ended_and_is_a_failed_statement(bundle: Bundle, monkeypatch: 
     found = certify(bundle, "gguf-q8_0", probes=1, threads=1, silence_s=3.0)
     assert found.failure is not None and found.failure[0] == "graph"
     assert "no sign of life for 3 s" in found.failure[1].said
+
+
+def hidden(names: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the child find none of these modules, as where they are not installed."""
+    code = f"sys.modules.update(dict.fromkeys({tuple(names)!r}))\n"
+    start = own_process._START.replace("from {name} import main\n", code + "from {name} import main\n", 1)
+    assert start != own_process._START
+    monkeypatch.setattr(own_process, "_START", start)
+
+
+@pytest.mark.parametrize("level", ["gguf-q8_0", "onnx-int4", "tensorrt-int4"])
+def test_without_torch_the_graph_is_not_run_and_the_rest_is(
+    mixed: Bundle, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden(("torch", "transformers"), monkeypatch)
+    found = certify(mixed, level, probes=2, threads=1)
+    assert {one.kind: one.verdict for one in found.statements} == {
+        "checks": "held",
+        "graph": "not run",
+        "kernel": "held",
+        "drift": "stated",
+    }
+    assert "torch is not installed" in found.finding("graph", "torch").said
+    assert "transformers is not installed" in found.finding("checks", "tokens").said
+    assert found.held and found.failure is None
+
+
+@pytest.mark.parametrize(
+    ("level", "library"), [("gguf-q8_0", "gguf"), ("onnx-int4", "onnx"), ("tensorrt-int4", "onnx")]
+)
+def test_without_the_library_that_reads_weights_only_prompts_and_drift_are_left(
+    mixed: Bundle, level: str, library: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden((library,), monkeypatch)
+    found = certify(mixed, level, probes=2, threads=1)
+    assert {one.kind: one.verdict for one in found.statements} == {
+        "checks": "not run",
+        "graph": "not run",
+        "kernel": "not run",
+        "drift": "not run",
+    }
+    for kind, stage in (("checks", "headers"), ("checks", "weights"), ("graph", "dequantised")):
+        assert found.finding(kind, stage).verdict == "not run" and library in found.finding(kind, stage).said
+    assert found.finding("checks", "tokens").verdict == "held"
+    assert found.finding("drift", "logits").verdict == "stated" and found.held
+
+
+def test_a_sample_without_an_image_says_nothing_of_the_tower(mixed: Bundle) -> None:
+    found = certify(mixed, "onnx-int4", probes=1, threads=1)
+    assert found.probes == {"text": 1}
+    for kind, stage in (("checks", "pixels"), ("graph", "vision"), ("kernel", "vision")):
+        finding = found.finding(kind, stage)
+        assert (finding.verdict, finding.value, finding.limit) == ("not run", None, None)
+        assert finding.said == "no prompt of the sample holds an image"
+    assert found.finding("graph", "prompt logits").verdict == "held"
+
+
+@pytest.mark.parametrize("level", ["gguf-q8_0", "onnx-int4", "tensorrt-int4"])
+def test_a_model_without_a_tower_says_so_in_the_place_of_a_verdict(
+    tmp_path_factory: pytest.TempPathFactory, level: str
+) -> None:
+    bundle = text_bundle(tmp_path_factory.getbasetemp() / "text-bundle")
+    found = certify(bundle, level, threads=1)
+    for kind, stage in (("checks", "pixels"), ("graph", "vision"), ("kernel", "vision")):
+        finding = found.finding(kind, stage)
+        assert (finding.verdict, finding.value, finding.limit) == ("stated", None, None)
+        assert finding.said.removeprefix("graph, not engine; ") == "no tower: the model takes no images"
+    assert {one.kind: one.verdict for one in found.statements} == {
+        "checks": "held",
+        "graph": "held",
+        "kernel": "held",
+        "drift": "stated",
+    }
 
 
 def test_a_child_that_cannot_begin_is_a_failed_statement(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

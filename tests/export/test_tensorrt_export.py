@@ -28,6 +28,7 @@ from infimed.training.reference import open_reference  # noqa: E402
 from ..onnx_levels import Exported  # noqa: E402
 from ..tensorrt_levels import LEVELS, linears, measured, prompts, see_and_read, see_values, tiny_levels  # noqa: E402
 from ..text_models import build_text_checkpoint  # noqa: E402
+from .onnx_undone import undone  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -112,21 +113,6 @@ def test_a_model_without_images_has_a_recipe_of_its_decoder_alone(tmp_path: Path
     rows = engine.prompt_logits((user("Is there a lesion?"),))
     apart = kl_rows(open_reference(checkpoint, threads=1).prompt_logits((user("Is there a lesion?"),)), rows)
     assert apart.mean() < 1e-5
-
-
-def undone(graph: Any) -> dict[str, np.ndarray]:
-    """Return what each DequantizeLinear of a weight stands for, (in, out), by onnx's own reference of the operator."""
-    from onnx.reference import ReferenceEvaluator
-
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    found = {}
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
-            output = onnx.helper.make_tensor_value_info(node.output[0], onnx.TensorProto.FLOAT16, None)
-            one = onnx.helper.make_graph([node], "one", [], [output], [stored[name] for name in node.input])
-            model = onnx.helper.make_model(one, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
-            found[node.output[0]] = ReferenceEvaluator(model).run(None, {})[0]
-    return found
 
 
 @pytest.mark.parametrize("level", ["tensorrt-int4+vision-int4", "tensorrt-int4+imatrix"])
