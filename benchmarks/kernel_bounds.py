@@ -65,6 +65,7 @@ MIXED = (
     "gguf-f16+vision-q8_0",
     "gguf-q4_k_m+vision-q8_0",
     "onnx-fp16+vision-int4",
+    "onnx-int8+vision-fp16",
     "onnx-int4+vision-int8-dynamic",
     "onnx-int8-static+vision-int8-static",
     "tensorrt-int4+vision-int4",
@@ -125,7 +126,7 @@ def _levels_beyond(rows: list[dict[str, Any]], whole: bool) -> Iterator[str]:
         stated = "" if bound.share is None else f"{bound.share:.2g}"
         usual = f"{bound.weight_error:.2g}"
         print(f"{name:36}{share:9.2g}{stated:>9}{kl_nats:10.2g}{bound.kl_nats:9.2g}{error:9.2g}{usual:>9}")
-        if bound.share is None:
+        if bound.share is None or kl_nats <= bound.floor_nats:
             if kl_nats > bound.kl_nats:
                 yield f"{name}: KL {kl_nats:.2g}, bound {bound.kl_nats:.2g}"
         elif not _fits(share, bound.share, whole and name not in MIXED):

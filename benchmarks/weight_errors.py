@@ -5,7 +5,7 @@ Rounds matrices to every type that a level may store, by the code that export ro
 ones with normal and with heavy tails (Student's t of 4 degrees of freedom, as weights of large models have them). Types
 that a quantiser may weigh by an importance matrix are rounded with one, too. A limit must lie between the largest error
 and twice it; those of floating point are derived and only have to hold. Exit code 1 if one does not.
-Run: python benchmarks/weight_errors.py [--rows 256] [--types Q4_K int4-block32-asymmetric]
+Run: python benchmarks/weight_errors.py [--rows 128] [--types Q4_K int4-block32-asymmetric]
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Rounding = Callable[[Matrix, NDArray[np.float32]], Matrix]
 def main() -> None:
     """Round every matrix to every type, print a line for each type, and say which limit does not fit."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=256, help="of each matrix at most so many")
+    parser.add_argument("--rows", type=int, default=128, help="of each matrix at most so many")
     parser.add_argument("--types", nargs="*", default=list(WEIGHT_LIMITS))
     given = parser.parse_args()
     ways: dict[str, list[Rounding]] = {}

@@ -132,7 +132,7 @@ class Certificate:
         return {
             "level": self.level,
             "digest": self.digest,
-            "computed_as": self.computed_as,
+            "computes": self.computed_as,
             "held": self.held,
             "failed_stage": None if failure is None else f"{failure[0]}: {failure[1].stage}",
             "probes": dict(self.probes),

@@ -27,7 +27,7 @@ WEIGHT_LIMITS: Mapping[str, float] = {
     "float16": 1e-3,
     "BF16": 4e-3,
     "Q8_0": 0.014,
-    "Q6_K": 0.047,
+    "Q6_K": 0.046,
     "Q5_K": 0.086,
     "Q5_1": 0.09,
     "Q5_0": 0.11,
@@ -36,7 +36,7 @@ WEIGHT_LIMITS: Mapping[str, float] = {
     "Q4_0": 0.22,
     "IQ4_NL": 0.18,
     "IQ4_XS": 0.18,
-    "Q3_K": 0.35,
+    "Q3_K": 0.34,
     "IQ3_S": 0.38,
     "IQ3_XXS": 0.5,
     "IQ2_S": 0.55,
@@ -44,10 +44,10 @@ WEIGHT_LIMITS: Mapping[str, float] = {
     "int8-block32-symmetric": 0.014,
     "int8-channel-symmetric": 0.05,
     "int4-block32-asymmetric": 0.19,
-    "int4-block128-asymmetric": 0.27,
+    "int4-block128-asymmetric": 0.26,
     "int4-block64-symmetric": 0.28,
     "int4-block32-float-zeros": 0.17,
-    "int4-block128-float-zeros": 0.27,
+    "int4-block128-float-zeros": 0.26,
 }
 """Type -> largest relative error ||W - V|| / ||W|| of a tensor that it may cause."""
 
@@ -58,24 +58,28 @@ class KernelLimit:
 
     share: of what the weights' rounding does to the reply's logits, both as root mean squares; None for levels in
     floating point. kl_nats: mean KL, where the weights are in floating point or the type holds the checkpoint exactly.
-    weight_error: the relative error that the coarsest type usually causes.
+    weight_error: the relative error that the coarsest type usually causes. floor_nats: mean KL up to which no share is
+    asked for, since a part in floating point may make it by itself.
     """
 
     share: float | None
     kl_nats: float
     weight_error: float = 0.0
+    floor_nats: float = 0.0
 
     def beside(self, other: KernelLimit) -> KernelLimit:
         """Return the bound of both at work in one level.
 
         What one of them does to logits is independent of what the other does, so both the kernels' part and the
-        weights' part add up in squares, and the share of the sum is at most the larger share.
+        weights' part add up in squares, and the share of the sum is at most the larger share. What a part in floating
+        point does is no share of the other's weights: it may make its own nats.
         """
         shares = [share for share in (self.share, other.share) if share is not None]
         return KernelLimit(
             max(shares, default=None),
             self.kl_nats + other.kl_nats,
             max(self.weight_error, other.weight_error),
+            sum(part.kl_nats for part in (self, other) if part.share is None),
         )
 
 
@@ -96,15 +100,15 @@ KERNEL_LIMITS: Mapping[str, KernelLimit] = {
     "gguf-f16": KernelLimit(None, STORED_KL_NATS),
     "gguf-bf16": KernelLimit(None, STORED_KL_NATS),
     "gguf-q8_0": KernelLimit(1.7, 0.0017, 0.006),
-    "gguf-q6_k": KernelLimit(1.6, 0.0015, 0.0061),
-    "gguf-q6_k+imatrix": KernelLimit(1.6, 0.0015, 0.0061),
-    "gguf-q5_k_m": KernelLimit(0.78, 0.0015, 0.041),
-    "gguf-q5_k_m+imatrix": KernelLimit(0.54, 0.0015, 0.039),
+    "gguf-q6_k": KernelLimit(1.6, 0.0033, 0.0061),
+    "gguf-q6_k+imatrix": KernelLimit(1.6, 0.0032, 0.0061),
+    "gguf-q5_k_m": KernelLimit(0.78, 0.0032, 0.041),
+    "gguf-q5_k_m+imatrix": KernelLimit(0.54, 0.0033, 0.039),
     "gguf-q4_k_m": KernelLimit(0.43, 0.0036, 0.05),
-    "gguf-q4_k_m+imatrix": KernelLimit(0.43, 0.0015, 0.048),
-    "gguf-iq4_xs": KernelLimit(0.36, 0.0015, 0.082),
-    "gguf-iq4_xs+imatrix": KernelLimit(0.46, 0.0015, 0.091),
-    "gguf-q4_0": KernelLimit(0.32, 0.00077, 0.093),
+    "gguf-q4_k_m+imatrix": KernelLimit(0.43, 0.0033, 0.048),
+    "gguf-iq4_xs": KernelLimit(0.36, 0.0035, 0.082),
+    "gguf-iq4_xs+imatrix": KernelLimit(0.46, 0.0034, 0.083),
+    "gguf-q4_0": KernelLimit(0.32, 0.0016, 0.093),
     "gguf-q4_0+imatrix": KernelLimit(0.3, 0.00077, 0.094),
     "gguf-q3_k_m": KernelLimit(0.32, 0.0015, 0.1),
     "gguf-q3_k_m+imatrix": KernelLimit(0.35, 0.0015, 0.094),
@@ -126,22 +130,22 @@ KERNEL_LIMITS: Mapping[str, KernelLimit] = {
     "onnx-int4-b128-kquant": KernelLimit(0.13, 7.2e-05, 0.11),
     "tensorrt-fp32": KernelLimit(None, 1e-9),
     "tensorrt-fp16": KernelLimit(None, STORED_KL_NATS),
-    "tensorrt-int8": KernelLimit(11.0, 0.0059, 0.0081),
-    "tensorrt-int4": KernelLimit(0.018, 9.2e-07, 0.1),
-    "tensorrt-int4+imatrix": KernelLimit(0.022, 9.3e-07, 0.11),
+    "tensorrt-int8": KernelLimit(11.0, 0.0061, 0.0079),
+    "tensorrt-int4": KernelLimit(0.018, 1e-06, 0.1),
+    "tensorrt-int4+imatrix": KernelLimit(0.022, 1e-06, 0.11),
 }
 """Level, with its row's own tower -> bound of its kernels on a processor."""
 
 TOWER_LIMITS: Mapping[str, TowerLimit] = {
     "gguf-f32": TowerLimit(1e-6, KernelLimit(None, 1e-9)),
     "gguf-f16": TowerLimit(0.0014, KernelLimit(None, STORED_KL_NATS)),
-    "gguf-q8_0": TowerLimit(0.037, KernelLimit(4.0, 9.9e-05, 0.0061)),
+    "gguf-q8_0": TowerLimit(0.037, KernelLimit(4.0, 9.9e-05, 0.006)),
     "onnx-fp32": TowerLimit(1e-6, KernelLimit(None, 1e-9)),
     "onnx-fp16": TowerLimit(0.001, KernelLimit(None, STORED_KL_NATS)),
     "onnx-int8": TowerLimit(1e-05, KernelLimit(0.0024, 1e-11, 0.0058)),
     "onnx-int8-acc4": TowerLimit(0.043, KernelLimit(7.8, 0.00013, 0.0058)),
-    "onnx-int8-dynamic": TowerLimit(0.081, KernelLimit(12.0, 0.00055, 0.0085)),
-    "onnx-int8-static": TowerLimit(0.38, KernelLimit(30.0, 0.0026, 0.0085)),
+    "onnx-int8-dynamic": TowerLimit(0.089, KernelLimit(12.0, 0.00057, 0.008)),
+    "onnx-int8-static": TowerLimit(0.38, KernelLimit(30.0, 0.0026, 0.008)),
     "onnx-int4": TowerLimit(1e-05, KernelLimit(0.00013, 1e-11, 0.091)),
     "onnx-int4-acc4": TowerLimit(0.041, KernelLimit(0.46, 0.00014, 0.091)),
     "onnx-int4-hqq": TowerLimit(1e-05, KernelLimit(0.0001, 1e-11, 0.086)),
@@ -151,7 +155,7 @@ TOWER_LIMITS: Mapping[str, TowerLimit] = {
     "onnx-int4-b128-kquant": TowerLimit(1e-05, KernelLimit(0.00012, 1e-11, 0.11)),
     "tensorrt-fp32": TowerLimit(1e-6, KernelLimit(None, 1e-9)),
     "tensorrt-fp16": TowerLimit(0.001, KernelLimit(None, STORED_KL_NATS)),
-    "tensorrt-int8": TowerLimit(0.37, KernelLimit(27.0, 0.0024, 0.0085)),
+    "tensorrt-int8": TowerLimit(0.37, KernelLimit(27.0, 0.0024, 0.0081)),
     "tensorrt-int4": TowerLimit(0.0014, KernelLimit(0.022, 1e-07, 0.11)),
 }
 """Format and type of a tower -> bound of its kernels on a processor."""

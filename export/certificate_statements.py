@@ -89,7 +89,9 @@ def kernel_statement(
     damage = f"mean KL {found.kl_mean_nats:.2g} nats over {found.rows} rows"
     if bound is None:
         findings.append(Finding("logits", "not run", f"{damage}; no bound was measured for {row.name}"))
-    elif bound.share is None or weight_error < EXACT_SHARE * bound.weight_error:
+    elif (
+        bound.share is None or weight_error < EXACT_SHARE * bound.weight_error or found.kl_mean_nats <= bound.floor_nats
+    ):
         findings.append(Finding.of("logits", found.kl_mean_nats, bound.kl_nats, NATS, f"{found.rows} rows"))
     else:
         share = kernel_share(dequantised, own, references)

@@ -71,6 +71,22 @@ def test_a_clean_level_is_certified(clean: Bundle, level: str) -> None:
         assert weights > 1e-3 > kernels and 0.5 * total < weights + kernels < 2 * total
 
 
+TOWERS = ("gguf-f32+vision-q8_0", "onnx-fp16+vision-int4", "onnx-int8+vision-fp16")
+
+
+@pytest.fixture(scope="module")
+def towers(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return build_bundle(checkpoint, tmp_path_factory.mktemp("towers") / "bundle", TOWERS)
+
+
+@pytest.mark.parametrize("level", TOWERS)
+def test_a_clean_level_with_another_tower_than_its_row_names_is_certified(towers: Bundle, level: str) -> None:
+    found = taken(towers, level)
+    told = {"checks": "held", "graph": "held", "kernel": "held", "drift": "stated"}
+    assert verdicts(found) == told and found.held, found
+    assert found.finding("drift", "logits").limit is None  # the tower's drift is none of the graph's
+
+
 def swapped_sections(config: dict[str, Any]) -> None:
     for table in (config, config.get("text_config", {})):
         for key in ("rope_parameters", "rope_scaling"):

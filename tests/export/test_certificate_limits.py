@@ -56,8 +56,9 @@ def test_a_bound_is_of_the_kind_that_its_level_asks_for() -> None:
 def test_a_level_with_another_tower_may_do_what_the_laxer_of_its_parts_may() -> None:
     text, tower = KernelLimit(0.16, 1e-4, 0.09), KernelLimit(1.9, 5e-4, 0.008)
     assert text.beside(tower) == tower.beside(text) == KernelLimit(1.9, 1e-4 + 5e-4, 0.09)
-    assert KernelLimit(None, 1e-9).beside(tower) == KernelLimit(1.9, 1e-9 + 5e-4, 0.008)
+    assert KernelLimit(None, 1e-9).beside(tower) == KernelLimit(1.9, 1e-9 + 5e-4, 0.008, 1e-9)
     assert KernelLimit(None, 1e-9).beside(KernelLimit(None, 1e-4)).share is None
+    assert text.beside(KernelLimit(None, 1e-4)).floor_nats == 1e-4
     assert kernel_limit(level("onnx-int4")) == KERNEL_LIMITS["onnx-int4"]
     assert kernel_limit(replace(level("onnx-int4"), vision="int9")) is None
 

@@ -67,7 +67,7 @@ def test_every_level_is_certified_and_says_that_it_was_the_graph(clean: Bundle, 
     assert verdicts == told and found.held, found
     for statement in found.statements[1:]:
         assert all(finding.said.startswith("graph, not engine") for finding in statement.findings)
-    assert found.to_json()["computed_as"] == "graph, not engine"
+    assert found.to_json()["computes"] == "graph, not engine"
     assert Certificate.from_json(found.to_json()) == found
     lines = certificate_lines(found)
     assert lines[1].startswith(f"{level} (graph, not engine)")
