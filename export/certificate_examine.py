@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -136,17 +137,23 @@ class _Examination:
             findings = statement.findings
             if computed_as(self.row.name):
                 findings = tuple(finding.of_graph() for finding in findings)
-            for finding in findings:
-                self.on_finding(statement.kind, finding)
-            made.append(Statement(statement.kind, findings))
+            made.append(Statement(statement.kind, tuple(self._told(statement.kind, finding) for finding in findings)))
         return tuple(made)
+
+    def _told(self, kind: str, finding: Finding) -> Finding:
+        """Tell a finding and return it, without the folders of this machine: a certificate may travel in its bundle."""
+        said = finding.said
+        for place in (self.work, self.level.folder):
+            said = said.replace(f"{place}/", "")
+        finding = replace(finding, said=said)
+        self.on_finding(kind, finding)
+        return finding
 
     def _checks(self) -> tuple[Statement, tuple[LevelWeight, ...] | Finding, float]:
         found: list[Finding] = []
 
         def take(finding: Finding) -> None:
-            found.append(finding)
-            self.on_finding("checks", finding)
+            found.append(self._told("checks", finding))
 
         self.on_event(Event("prompts", 0, len(self.references), "prompts"))
         for finding in check_prompts_of(self.level, self.references):

@@ -140,6 +140,20 @@ def test_a_recipe_that_builds_something_else_is_refused_in_the_headers(
     assert header_fault(Level(clean.folder, clean.entry(level))) is None
 
 
+def test_a_graph_that_the_recipe_was_not_written_for_is_refused_without_a_word_on_this_machine(
+    clean: Bundle, tmp_path: Path
+) -> None:
+    def changed(folder: Path) -> None:
+        data = folder / "tensorrt-int4/decoder-0.data"
+        data.write_bytes(data.read_bytes() + bytes(64))
+
+    bundle = changed_copy(clean, tmp_path / "bundle", changed)
+    found = examine(bundle.folder, "tensorrt-int4", probes=1, threads=1)
+    assert found.failure and (found.failure[0], found.failure[1].stage) == ("checks", "headers")
+    assert found.failure[1].said.startswith("tensorrt-int4/decoder-0.data is not the file that the recipe")
+    assert str(tmp_path) not in json.dumps(found.to_json())
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_weights_are_read_as_onnx_itself_reads_them_and_the_graph_written_with_them(
     level: str, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
