@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..runtime.levels import LEVELS
+from ..runtime.levels import level as level_row
 from .printable import printable
 from .progress import drawn, time_text
 
@@ -122,6 +123,8 @@ def _tell_outlook(
         typer.echo(f"{row.level:26}{sizes}{time_text(row.seconds):>12}{remark}")
     if gate:
         typer.echo(f"reference, gate and each level's distance: about {time_text(found.gate_seconds)}")
+    if any(level_row(row.level).calibrated for row in found.levels):
+        typer.echo("the pass of torch over the calibration rows is not counted")
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(place).free
     typer.echo(f"disk {found.disk_bytes / 1e6:,.1f} MB at its fullest, {free / 1e6:,.0f} MB free")
