@@ -38,6 +38,10 @@ def drift(
         Path | None,
         typer.Option("--plan", help="Before any run: plan what this dataset can certify, and write it to --out."),
     ] = None,
+    likelihood: Annotated[
+        str,
+        typer.Option("--likelihood", help="With --plan: how options will be compared, as for infimed evaluate."),
+    ] = "per token",
     role: Annotated[str, typer.Option("--role", help="With --plan: which part of the dataset will be asked.")] = "test",
     flips: Annotated[
         list[float] | None,
@@ -54,6 +58,10 @@ def drift(
         typer.Option("--lead", help="With --plan: the reference's lead over the text-only prior; default 0.25."),
     ] = None,
     loss: Annotated[float | None, typer.Option("--loss", help="With --plan: the true loss; default 0.")] = None,
+    abstain_below: Annotated[
+        float,
+        typer.Option("--abstain-below", min=0, max=1, help="Confidence below which an answer counts as withheld."),
+    ] = 0.5,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report or the plan as JSON.")] = False,
 ) -> None:
     """Judge what quantisation did: PASS, FAIL, NOT ENOUGH ITEMS or REFERENCE NOT COMPETENT, per level and cell.
@@ -72,7 +80,7 @@ def drift(
             raise InfimedError(f"{runs} is a folder of runs and --plan is for before them; give one of the two")
         from ..evaluation.plan import Assumed
 
-        _plan(plan, out, reference, _margins(margin, cell_margin, None), Assumed(**given), role, as_json)  # type: ignore[arg-type]
+        _plan(plan, out, reference, _margins(margin, cell_margin, None), Assumed(**given), role, likelihood, as_json)  # type: ignore[arg-type]
         return
     if runs is None:
         raise InfimedError("name the folder of the runs, or with --plan the dataset to plan for")
@@ -88,7 +96,13 @@ def drift(
 
     kept = lying_plan(runs)
     with drawn() as on_event:
-        report = compare_runs(runs, reference, _margins(margin, cell_margin, kept.margins if kept else None), on_event)
+        report = compare_runs(
+            runs,
+            reference,
+            _margins(margin, cell_margin, kept.margins if kept else None),
+            on_event,
+            abstain_below=abstain_below,
+        )
     probed = robustness(runs, reference, report.margins.cell)
     paths = write_report(report, out, probed)
     if as_json:
@@ -116,17 +130,30 @@ def _margins(overall: float | None, cell: float | None, planned: Margins | None)
     )
 
 
-def _plan(data: Path, out: Path, reference: str, margins: Margins, assumed: Assumed, role: str, as_json: bool) -> None:
+def _plan(
+    data: Path,
+    out: Path,
+    reference: str,
+    margins: Margins,
+    assumed: Assumed,
+    role: str,
+    likelihood: str,
+    as_json: bool,
+) -> None:
     """Make a plan, write it and tell it."""
     from ..evaluation.dataset import Dataset
     from ..evaluation.plan import make_plan
     from ..evaluation.plan_text import plan_lines
+    from ..evaluation.scoring import likelihood_of
     from ..runtime.files import write_bytes
 
     if out.exists():
         raise InfimedError(f"{out} exists; a plan is not written over: name another file with --out")
     with drawn() as on_event:
-        made = make_plan(Dataset.open(data), reference, margins, assumed, role=role, on_event=on_event)
+        made = make_plan(
+            Dataset.open(data), reference, margins, assumed,
+            role=role, likelihood=likelihood_of(likelihood), on_event=on_event,
+        )  # fmt: skip
     out.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(out, made.to_bytes())
     if as_json:

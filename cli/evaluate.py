@@ -45,6 +45,10 @@ def evaluate(
     generate: Annotated[
         bool, typer.Option("--generate", help="Generate a reply to choices and yes/no too, not to open questions only.")
     ] = False,
+    likelihood: Annotated[
+        str,
+        typer.Option("--likelihood", help='How options are compared: "per token", "raw sum" or "per character".'),
+    ] = "per token",
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="Run under this plan (infimed drift --plan); default plan.json in --out."),
@@ -69,13 +73,14 @@ def evaluate(
     from ..evaluation.prediction import read_run
     from ..evaluation.prior import predict_prior
     from ..evaluation.probes import parse_probes
+    from ..evaluation.scoring import likelihood_of
 
     if out.exists() and not out.is_dir():
         raise InfimedError(f"{out} is a file; name a folder for the runs with --out")
     specs = parse_probes(probe or [], probe_seed)
     targets = find_targets(target, level or [], threads, gpu_layers, device)
     dataset = Dataset.open(data)
-    asking = Asking(generate_all=generate, max_tokens=max_tokens)
+    asking = Asking(generate_all=generate, max_tokens=max_tokens, likelihood=likelihood_of(likelihood))
     under = adopt(out, plan, dataset, role, str(asking.settings()["likelihood"]))
     files: dict[str, Path] = {}
     covers: dict[str, None] = {}

@@ -14,7 +14,7 @@ from .bounds import PairedClusters, from_counts, hidden_loss, lower_bound, p_bel
 from .drift_report import Comparison, Competence, Divergence, Share
 from .intervals import mcnemar_exact, special, tango_bound, wilson
 from .prediction import Prediction
-from .scoring import normalise
+from .scoring import Likelihood, log_shares, normalise, option_values
 from .settle import items_to_settle
 from .verdict import ALPHA, ALPHA_PASS_COMPETENCE, NOT_ENOUGH, VERDICTS, better_prior, verdict_codes
 
@@ -33,8 +33,12 @@ def compare(
     level: Sequence[Prediction],
     priors: Mapping[str, Flags] | str,
     margin: float,
+    likelihood: Likelihood = "per token",
 ) -> Comparison:
-    """Return one comparison on the same items. priors: outcomes by name, or why they are missing."""
+    """Return one comparison on the same items. priors: outcomes by name, or why they are missing.
+
+    likelihood: how the runs normalise an option's log-likelihood.
+    """
     before, after = outcomes(reference), outcomes(level)
     pairs = paired_clusters(before, after, clusters)
     lead, competence = _competence(before, priors, clusters)
@@ -58,12 +62,12 @@ def compare(
         item_upper=float(tango_bound(harmful, healing, len(items), -z)),
         harmful=harmful,
         healing=healing,
-        agreement=float(np.mean([_says_same(one, other) for one, other in zip(reference, level, strict=True)])),
+        agreement=float(np.mean([says_same(one, other) for one, other in zip(reference, level, strict=True)])),
         mcnemar_p=mcnemar_exact(harmful, healing),
         design_effect=float(pairs.design_effect),
         discordant_clusters=int(pairs.clusters_discordant),
         largest_cluster_share=pairs.largest_share,
-        divergence=_divergence(reference, level),
+        divergence=_divergence(reference, level, likelihood),
         competence=competence,
         verdict=VERDICTS[code],
         reason=_reason(code, lower, upper, margin, competence, pairs),
@@ -137,25 +141,25 @@ def _points(value: float, signed: bool = True) -> str:
     return f"{100 * value:+.1f} points".replace("-", "\u2212")
 
 
-def _divergence(reference: Sequence[Prediction], level: Sequence[Prediction]) -> Divergence | None:
-    """Return KL(reference || level) over the options, from log-likelihoods per token."""
+def _divergence(
+    reference: Sequence[Prediction], level: Sequence[Prediction], likelihood: Likelihood
+) -> Divergence | None:
+    """Return KL(reference || level) over the options, from log-likelihoods as the runs compare them."""
     values = []
     for one, other in zip(reference, level, strict=True):
         if one.options:
-            p, q = _log_shares(one), _log_shares(other)
+            p, q = (
+                log_shares(option_values(row.option_logprobs_nats, row.option_tokens, row.options, likelihood))
+                for row in (one, other)
+            )
             values.append(max(0.0, float((np.exp(p) * (p - q)).sum())))
     if not values:
         return None
     return Divergence(len(values), float(np.mean(values)), float(np.quantile(values, 0.99)), float(np.max(values)))
 
 
-def _log_shares(row: Prediction) -> NDArray[np.float64]:
-    per_token = np.array(row.option_logprobs_nats) / np.maximum(np.array(row.option_tokens), 1)
-    shifted = per_token - per_token.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
-
-
-def _says_same(one: Prediction, other: Prediction) -> bool:
+def says_same(one: Prediction, other: Prediction) -> bool:
+    """Return whether two rows give the same answer: the option chosen, or the same text after normalising."""
     if one.options:
         return one.choice == other.choice
     return normalise(one.extracted or "") == normalise(other.extracted or "")

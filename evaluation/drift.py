@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .. import InfimedError, __version__
 from ..runtime.events import Event, OnEvent, ignore
+from .answer_drift import answer_drift
 from .comparison import Flags, compare, outcomes
 from .drift_report import (
     Comparison,
@@ -40,9 +41,12 @@ from .prediction import (
     unfinished_runs,
 )
 from .prior import PRIOR
+from .probe_drift import ProbeRuns
+from .scoring import LIKELIHOODS, Likelihood, likelihood_of
 from .verdict import ALPHA, holm
 
 CHECKPOINT, ADAPTER = "checkpoint", "adapter"
+ABSTAIN_BELOW = 0.5
 MAJORITY, GREY_IMAGE = "majority answer", "grey image"
 
 
@@ -65,10 +69,18 @@ class Items:
         return {cell: np.array(found[cell]) for cell in sorted(found)}
 
 
-def drift(folder: Path, reference: str, margins: Margins | None = None, on_event: OnEvent = ignore) -> DriftReport:
+def drift(
+    folder: Path,
+    reference: str,
+    margins: Margins | None = None,
+    on_event: OnEvent = ignore,
+    *,
+    abstain_below: float = ABSTAIN_BELOW,
+) -> DriftReport:
     """Compare every complete run of a folder with the reference run and return the findings.
 
     margins: by default those of the plan that lies in the folder, else 2 points over all and 5 in a cell.
+    abstain_below: the largest option probability below which an answer counts as withheld; no verdict hangs on it.
     """
     plan = lying_plan(folder)
     margins = margins or (plan.margins if plan else Margins())
@@ -95,10 +107,18 @@ def drift(folder: Path, reference: str, margins: Margins | None = None, on_event
         also = f", or finish {', '.join(begun)}" if begun else ""
         raise DriftError(f"{folder} holds nothing to compare with {reference!r}; evaluate more levels into it{also}")
     priors = _priors(runs, items, reference)
+    probed = ProbeRuns.read(folder, runs)
     levels = []
     for done, name in enumerate(chosen):
         on_event(Event("drift", done, len(chosen), "levels", name))
-        levels.append(_level(items, cells, base, runs[name], priors, margins))
+        found = _level(items, cells, base, runs[name], priors, margins)
+        levels.append(
+            dataclasses.replace(
+                found,
+                probes=probed.drift(reference, name),
+                abstention=probed.abstention(runs[name], runs, abstain_below),
+            )
+        )
     stored = _stored(items, cells, runs, margins)
     on_event(Event("drift", len(chosen), len(chosen), "levels"))
     identity = base.meta.identity
@@ -133,6 +153,7 @@ def drift(folder: Path, reference: str, margins: Margins | None = None, on_event
             margins,
             [cell for cell, index in cells.items() if len(index) >= margins.cell_items],
         ),
+        abstention=probed.abstention(base, runs, abstain_below),
     )
 
 
@@ -145,14 +166,18 @@ def _level(
     margins: Margins,
 ) -> LevelDrift:
     before, after = _in_order(reference), _in_order(level)
-    overall = compare(items.rows, items.clusters, before, after, priors, margins.overall)
-    overall = dataclasses.replace(overall, modality="", task="")
+    likelihood = _likelihood(reference)
+    overall = compare(items.rows, items.clusters, before, after, priors, margins.overall, likelihood)
+    answers = answer_drift(before, after, items.clusters)
+    overall = dataclasses.replace(overall, modality="", task="", answers=answers)
     rows = []
     for index in cells.values():
         if len(index) >= margins.cell_items:
             here = priors if isinstance(priors, str) else {name: flags[index] for name, flags in priors.items()}
             picked = [[run[i] for i in index] for run in (items.rows, before, after)]
-            rows.append(compare(picked[0], items.clusters[index], picked[1], picked[2], here, margins.cell))
+            found = compare(picked[0], items.clusters[index], picked[1], picked[2], here, margins.cell, likelihood)
+            answers = answer_drift(picked[1], picked[2], items.clusters[index])
+            rows.append(dataclasses.replace(found, answers=answers))
     return LevelDrift(
         facts=_facts(level),
         reference=reference.name,
@@ -160,6 +185,11 @@ def _level(
         cells=_named(rows),
         no_cell_worse=bool(rows) and all(row.verdict == "PASS" for row in rows),
     )
+
+
+def _likelihood(run: Run) -> Likelihood:
+    """Return how a run normalised its options' log-likelihoods; runs of before it was stated did so per token."""
+    return likelihood_of(str(run.meta.identity.settings.get("likelihood", LIKELIHOODS[0])))
 
 
 def _named(rows: Sequence[Comparison]) -> tuple[Comparison, ...]:

@@ -75,6 +75,74 @@ class Divergence:
 
 
 @dataclass(frozen=True)
+class Change:
+    """A figure of the reference and of the level, and level minus reference with a clustered 95 % interval."""
+
+    reference: float
+    level: float
+    change: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well confidence, the largest option probability, fits the answers; every figure is better where smaller.
+
+    items: those with options. ece: expected calibration error, 15 bins of equal mass. brier: squared distance of all
+    options' probabilities, 0..2. aurc: area under the risk-coverage curve. risk_at_80: wrong answers among the four
+    fifths answered most confidently.
+    """
+
+    items: int
+    clusters: int
+    ece: Change
+    brier: Change
+    aurc: Change
+    risk_at_80: Change
+
+
+@dataclass(frozen=True)
+class AnswerDrift:
+    """What changed in the answers themselves. top1: items with options whose likeliest option is the same.
+
+    invalid: replies that name no answer, where both runs generated one. None where nothing is there to measure.
+    """
+
+    items: int
+    top1: Share | None
+    invalid: Change | None
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class ProbeDrift:
+    """The same under a probe. probe: its label, "blur-3"; agreement: rows with the same answer."""
+
+    probe: str
+    agreement: Share
+    answers: AnswerDrift
+
+
+@dataclass(frozen=True)
+class Abstention:
+    """What a run leaves unanswered, at a threshold of the largest option probability, or by saying so.
+
+    unanswerable: rows whose picture does not show what is asked (grey, or another patient's). coverage: answered of all
+    rows; selective_accuracy: right of those, where an answer to an unanswerable row is wrong; recall: unanswerable rows
+    left alone; over_refusal: answerable rows left alone.
+    """
+
+    threshold: float
+    answerable: int
+    unanswerable: int
+    coverage: Share
+    selective_accuracy: Share | None
+    recall: Share | None
+    over_refusal: Share | None
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A level against its reference on the same items: all of them, or one cell (modality x task).
 
@@ -113,6 +181,7 @@ class Comparison:
     p_worse: float
     p_worse_holm: float | None = None
     named_worse: bool = False
+    answers: AnswerDrift | None = None
 
 
 @dataclass(frozen=True)
@@ -162,13 +231,18 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class LevelDrift:
-    """One row of the report. no_cell_worse: every printed cell PASSes, an intersection-union claim at alpha."""
+    """One row of the report. no_cell_worse: every printed cell PASSes, an intersection-union claim at alpha.
+
+    probes: how answers changed under each probe that both runs were asked with.
+    """
 
     facts: RunFacts
     reference: str
     overall: Comparison
     cells: tuple[Comparison, ...]
     no_cell_worse: bool
+    probes: tuple[ProbeDrift, ...] = ()
+    abstention: Abstention | None = None
 
     @property
     def named_worse(self) -> tuple[Comparison, ...]:
@@ -219,7 +293,7 @@ class DriftReport:
 
     unfinished: runs that were begun in the same folder and are not complete: no verdict speaks of them.
     items_sha256: over the questions and answers that all runs share. knowledge: of the reference; empty where no prior
-    was run. priors: the text-only runs that were found.
+    was run. priors: the text-only runs that were found. abstention: of the reference.
     """
 
     dataset: str
@@ -239,6 +313,7 @@ class DriftReport:
     priors: tuple[RunFacts, ...]
     infimed: str
     plan: PlanFinding = PlanFinding("none", "", (), ())
+    abstention: Abstention | None = None
     schema: str = SCHEMA
 
     @property

@@ -23,7 +23,7 @@ from .example import Content, Example
 from .journal import Journal
 from .prediction import Identity, ImageKind, Prediction, RunMeta, Subject
 from .prompting import messages_for
-from .scoring import score_choice, score_reply
+from .scoring import Likelihood, log_shares, option_values, score_choice, score_reply
 
 GREY = 128
 GREY_SUFFIX = ".grey"
@@ -38,15 +38,17 @@ class Asking:
     """How questions are put. Everything here changes the rows, so a run is only gone on with under equal settings.
 
     grey: every image becomes mid grey of its own size. generate_all: generate a reply for choices and yes/no too.
+    likelihood: how an option's log-likelihood is normalised before options are compared.
     """
 
     grey: bool = False
     generate_all: bool = False
     max_tokens: int = 48
+    likelihood: Likelihood = "per token"
 
     def settings(self) -> dict[str, str | int | bool]:
         """Return the settings as the run's identity keeps them."""
-        return {"generate_all": self.generate_all, "max_tokens": self.max_tokens, "likelihood": "per token"}
+        return {"generate_all": self.generate_all, "max_tokens": self.max_tokens, "likelihood": self.likelihood}
 
 
 def identity_of(
@@ -152,7 +154,13 @@ def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking:
             answer_type=example.answer_type, options=example.options, aliases=example.aliases,
         )  # fmt: skip
         extracted, correct, value = reply.extraction.answer, reply.correct, reply.value
-    choice = scores.choice() if scores else None
+    choice, shares = None, []
+    if scores:
+        values = option_values(
+            [option.logprob_nats for option in scores.options], [option.tokens for option in scores.options],
+            example.options, asking.likelihood,
+        )  # fmt: skip
+        choice, shares = example.options[int(values.argmax())], np.exp(log_shares(values)).tolist()
     if choice is not None:
         correct = score_choice(choice, example.answer)
         value = float(correct)
@@ -161,7 +169,7 @@ def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking:
         option_logprobs_nats=[option.logprob_nats for option in scores.options] if scores else (),
         option_tokens=[option.tokens for option in scores.options] if scores else (),
         choice=choice,
-        probabilities=scores.probabilities().tolist() if scores else (),
+        probabilities=shares,
         generated=generated,
         extracted=extracted,
         correct=correct,

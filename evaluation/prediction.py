@@ -44,7 +44,8 @@ class Prediction:
     """What a run answered to one example.
 
     images: how many the example shows. option_logprobs_nats, option_tokens: per option, summed over its tokens.
-    choice: the option with the highest log-likelihood per token; probabilities: their softmax. Empty for open ones.
+    choice: the option with the highest log-likelihood, normalised as the run's settings say; probabilities: the softmax
+    of these values. Empty for open ones.
     generated, extracted: the greedy reply and what it says (None: not asked for, or INVALID). correct: by `choice`, or
     for open questions by exact match. score: 1 or 0, for open questions the token F1. wording: the question.
     """

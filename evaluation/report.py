@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..runtime.files import write_bytes
 from .drift_report import Comparison, DriftReport, LevelDrift, NotRun, RunFacts
+from .report_answers import answer_tables
 from .report_html import html
-from .report_robustness import markdown_robustness
+from .report_robustness import markdown_robustness, markdown_table
 from .report_text import (
     MARKS,
     NOT_A_DEVICE,
@@ -104,6 +105,8 @@ def markdown(report: DriftReport, robustness: Robustness | None = None) -> str:
     ]
     for row in report.rows:
         lines += _level_section(row, report)
+    for place, table in enumerate(answer_tables(report)):
+        lines += [*([] if place else ["## The answers themselves", ""]), *markdown_table(table)]
     lines += markdown_robustness(robustness)
     lines += _knowledge(report)
     lines += ["## What the verdicts mean", ""]

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from html import escape
 
 from .drift_report import DriftReport, LevelDrift, NotRun
+from .report_answers import answer_tables
 from .report_figure import CLASSES, Scale, chip, legend
-from .report_robustness import html_robustness
+from .report_robustness import html_robustness, html_table
 from .report_sections import explanations, knowledge_table
 from .report_style import STYLE
 from .report_text import (
@@ -55,6 +56,7 @@ def html(report: DriftReport, robustness: Robustness | None = None) -> str:
         f'<p class="lead">The difference in points; margin {margin_text(report.margins.cell)} per cell. '
         f"Cells below {report.margins.cell_items} items are not judged.</p>",
         *(_level_card(row, report) for row in report.rows),
+        *_answers(report),
         *html_robustness(robustness),
         *knowledge_table(report),
         *explanations(report),
@@ -63,6 +65,13 @@ def html(report: DriftReport, robustness: Robustness | None = None) -> str:
         "</body></html>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _answers(report: DriftReport) -> Iterator[str]:
+    for place, table in enumerate(answer_tables(report)):
+        if not place:
+            yield "<h2>The answers themselves</h2>"
+        yield from html_table(table)
 
 
 def _head(report: DriftReport) -> Iterator[str]:

@@ -39,18 +39,15 @@ def markdown_robustness(found: Robustness | None) -> list[str]:
         return []
     lines = ["## Robustness", ""]
     for table in tables(found):
-        lines += [
-            f"### {table.title}",
-            "",
-            table.says,
-            "",
-            f"| {' | '.join(table.head)} |",
-            f"|{'---|' * len(table.head)}",
-        ]
-        lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in table.rows]
-        lines.append("")
+        lines += markdown_table(table)
     lines += [f"- {text}" for text in _remarks(found)]
     return [*lines, ""]
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Return a table with its title in Markdown."""
+    head = [f"### {table.title}", "", table.says, "", f"| {' | '.join(table.head)} |", f"|{'---|' * len(table.head)}"]
+    return [*head, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in table.rows), ""]
 
 
 def html_robustness(found: Robustness | None) -> Iterator[str]:
@@ -59,19 +56,24 @@ def html_robustness(found: Robustness | None) -> Iterator[str]:
         return
     yield "<h2>Robustness</h2>"
     for table in tables(found):
-        columns = "".join(f"<th scope=col>{escape(name)}</th>" for name in table.head)
-        yield f'<p class="lead"><b>{escape(table.title)}.</b> {escape(table.says)}</p>'
-        yield f'<section class="card stack"><table><thead><tr>{columns}</tr></thead><tbody>'
-        for first, *rest in table.rows:
-            cells = "".join(
-                f'<td class="num" data-label="{escape(name)}"><span>{escape(cell)}</span></td>'
-                for name, cell in zip(table.head[1:], rest, strict=True)
-            )
-            yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
-        yield "</tbody></table></section>"
+        yield from html_table(table)
     yield '<section class="card"><ul class="reading">'
     yield "".join(f"<li>{escape(text)}</li>" for text in _remarks(found))
     yield "</ul></section>"
+
+
+def html_table(table: Table) -> Iterator[str]:
+    """Yield a table with its title as inline HTML."""
+    columns = "".join(f"<th scope=col>{escape(name)}</th>" for name in table.head)
+    yield f'<p class="lead"><b>{escape(table.title)}.</b> {escape(table.says)}</p>'
+    yield f'<section class="card stack"><table><thead><tr>{columns}</tr></thead><tbody>'
+    for first, *rest in table.rows:
+        cells = "".join(
+            f'<td class="num" data-label="{escape(name)}"><span>{escape(cell)}</span></td>'
+            for name, cell in zip(table.head[1:], rest, strict=True)
+        )
+        yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+    yield "</tbody></table></section>"
 
 
 def contrast_line(row: Contrast) -> str:

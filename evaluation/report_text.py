@@ -205,7 +205,8 @@ def limits(report: DriftReport) -> tuple[str, ...]:
     found = [
         "Bounds are cluster-robust: questions about one patient or image share its luck, so the tool counts "
         f"{report.clusters:,} clusters, not {report.items:,} independent items.",
-        "Accuracy of choices and yes/no is that of the likeliest option, per token; open answers count when they match "
+        "Accuracy of choices and yes/no is that of the likeliest option, "
+        f"{report.settings.get('likelihood', 'per token')}; open answers count when they match "
         "exactly after normalising. Intervals of accuracy are Wilson's at 95 %, widened by the design effect.",
         "KL is measured over the options' probabilities. A small KL does not show that answers are kept, and an equal "
         "accuracy can hide many flips: read them together.",

@@ -71,11 +71,12 @@ def write_run(
     weight_bytes: int = 1_000_000,
     seconds: float = 0.01,
     plan: str = "",
+    level: str = "",
 ) -> RunMeta:
-    """Write one run whose outcomes are `right`."""
+    """Write one run whose outcomes are `right`. level: of its subject, where the run's name is not its own."""
     kind = {"prior": "prior", "checkpoint": "checkpoint", "adapter": "adapter"}.get(run.removesuffix(".grey"), "bundle")
     image = "none" if kind == "prior" else "grey" if run.endswith(".grey") else "own"
-    subject = Subject(kind, run.removesuffix(".grey"), "e" * 64, weight_bytes)  # type: ignore[arg-type]
+    subject = Subject(kind, level or run.removesuffix(".grey"), "e" * 64, weight_bytes)  # type: ignore[arg-type]
     identity = Identity(run, subject, image, "planted", dataset_sha256, "test", plan=plan)  # type: ignore[arg-type]
     with Journal(folder, identity, [row.example_id for row in rows]) as journal:
         for row, correct in zip(rows, right, strict=True):

@@ -17,7 +17,7 @@ from PIL import Image
 
 from infimed.evaluation.dataset import Dataset, image_ref, write_dataset
 from infimed.evaluation.example import Example, TextRef
-from infimed.evaluation.predict import Asking, EvaluateError, by_image, predict
+from infimed.evaluation.predict import Asking, EvaluateError, ask, by_image, predict
 from infimed.evaluation.prediction import PredictionError, Subject, read_run, unfinished_runs
 from infimed.runtime.engine import OptionScore, Scores
 from infimed.runtime.events import Event
@@ -232,3 +232,27 @@ def test_generating_for_all_keeps_the_likelihood_choice_as_the_answer(
         assert row.generated is not None
         assert (row.choice, row.probabilities) == (plain[row.example_id].choice, plain[row.example_id].probabilities)
         assert not row.options or row.correct == (row.choice == row.answer)
+
+
+def test_options_are_compared_by_the_normalisation_that_the_run_states() -> None:
+    class Stated:
+        level = "stated"
+
+        def score(self, messages, options, prefix=None):  # type: ignore[no-untyped-def]
+            found = {"left": (-2.0, 1), "right": (-4.5, 3), "both": (-3.0, 1)}
+            return Scores(tuple(OptionScore(option, *found[option]) for option in options), 1, 0)
+
+    example = Example(
+        id="a", content=(TextRef("Which side?"),), answer="right", options=("left", "right", "both"),
+        answer_type="choice", modality="text", task="laterality", source="made", license="CC0-1.0", group="g",
+    )  # fmt: skip
+    chosen = {}
+    for how in ("per token", "raw sum", "per character"):
+        asking = Asking(likelihood=how)  # type: ignore[arg-type]
+        row = ask(Stated(), example, (), asking)  # type: ignore[arg-type]
+        chosen[how] = row.choice
+        assert asking.settings()["likelihood"] == how and row.correct is (row.choice == "right")
+        assert sum(row.probabilities) == pytest.approx(1)
+        assert row.options[int(np.argmax(row.probabilities))] == row.choice
+        assert row.option_logprobs_nats == (-2.0, -4.5, -3.0)  # what was measured, whatever is compared
+    assert chosen == {"per token": "right", "raw sum": "left", "per character": "left"}

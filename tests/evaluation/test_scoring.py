@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from infimed.evaluation.scoring import best_overlap, exact_match, normalise, score_choice, score_reply, token_overlap
+from infimed.evaluation.scoring import (
+    LIKELIHOODS,
+    ScoringError,
+    best_overlap,
+    exact_match,
+    likelihood_of,
+    log_shares,
+    normalise,
+    option_values,
+    score_choice,
+    score_reply,
+    token_overlap,
+)
 
 
 @pytest.mark.parametrize(
@@ -97,3 +110,22 @@ def test_open_answers_are_right_by_exact_match_and_worth_their_overlap() -> None
 
 def test_a_choice_by_likelihood_is_right_only_when_it_is_the_answer() -> None:
     assert score_choice("left", "left") and not score_choice("Left", "left")
+
+
+def test_the_three_normalisations_choose_by_token_by_sum_and_by_character() -> None:
+    options, logprobs, tokens = ("no", "a pneumothorax", "effusion"), (-2.0, -6.0, -3.6), (1, 4, 2)
+    values = {how: option_values(logprobs, tokens, options, how) for how in LIKELIHOODS}
+    assert values["per token"].tolist() == pytest.approx([-2.0, -1.5, -1.8])
+    assert values["raw sum"].tolist() == pytest.approx([-2.0, -6.0, -3.6])
+    assert values["per character"].tolist() == pytest.approx([-1.0, -6 / 14, -3.6 / 8])
+    chosen = {how: options[int(found.argmax())] for how, found in values.items()}
+    assert chosen == {"per token": "a pneumothorax", "raw sum": "no", "per character": "a pneumothorax"}
+    shares = np.exp(log_shares(values["raw sum"]))
+    assert shares.sum() == pytest.approx(1) and shares[0] / shares[2] == pytest.approx(np.exp(1.6))
+    assert np.isfinite(log_shares(np.array([-4000.0, -3000.0]))).all()
+
+
+def test_an_unknown_normalisation_is_refused_with_the_names_that_there_are() -> None:
+    assert [likelihood_of(name) for name in LIKELIHOODS] == list(LIKELIHOODS)
+    with pytest.raises(ScoringError, match="'per token', 'raw sum', 'per character', not 'mean'"):
+        likelihood_of("mean")
