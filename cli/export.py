@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..runtime.backend import MAX_THREADS
 from ..runtime.levels import LEVELS
 from ..runtime.levels import level as level_row
 from .printable import printable
@@ -41,7 +42,7 @@ def export(
         ),
     ] = None,
     probes: Annotated[
-        int, typer.Option("--probes", min=6, help="Golden prompts drawn, and as many calibration rows.")
+        int, typer.Option("--probes", min=6, max=10_000, help="Golden prompts drawn, and as many calibration rows.")
     ] = 48,
     license: Annotated[
         str | None, typer.Option("--license", help="The checkpoint's licence, for the manifest; unknown by default.")
@@ -49,7 +50,9 @@ def export(
     gate: Annotated[
         bool, typer.Option("--gate/--no-gate", help="Hold the graph against torch, and measure each level.")
     ] = True,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="Processor threads; default all.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print sizes, disk, memory and about how long it takes; write nothing.")
     ] = False,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..runtime.backend import MAX_THREADS
 from ..runtime.bundle import Bundle
 from ..runtime.events import Event, OnEvent
 from .printable import printable
@@ -38,7 +39,9 @@ def verify(
         float | None, typer.Option("--drift-limit", min=0.0, help="Fail a level whose mean KL exceeds this, in nats.")
     ] = None,
     attest: Annotated[bool, typer.Option("--attest", help="Write each certificate into the bundle.")] = False,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, max=MAX_THREADS, help="Processor threads; default all.")
+    ] = None,
     work: Annotated[
         Path | None,
         typer.Option("--work", help="Where dequantised weights are written and removed: 8 bytes per weight."),

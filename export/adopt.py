@@ -14,8 +14,7 @@ from typing import Any
 
 from .. import InfimedError
 from ..runtime.bundle import Bundle
-from ..runtime.files import sha256_file
-from ..runtime.manifest import ATTESTATIONS, MANIFEST, MANIFEST_SHA256, SHARED
+from ..runtime.manifest import ATTESTATIONS, MANIFEST, MANIFEST_SHA256, SHARED, FileEntry
 from ..runtime.prompt import Prompter
 from ..training.checkpoint import Checkpoint
 
@@ -70,17 +69,18 @@ def release(bundle_folder: Path, draft: Path) -> None:
                 linked.unlink()
 
 
-def adopt(bundle: Bundle, draft: Path) -> None:
+def adopt(bundle: Bundle, draft: Path, own: Mapping[str, FileEntry]) -> None:
     """Put every file of the bundle into the draft, attestations too, but for the manifest.
 
-    A shared file that the draft has made anew must have the same bytes: other levels depend on it. Raises ExtendError.
+    own: the draft's files, described before this: nothing long is done while the bundle's have a second name. A shared
+    file that the draft has made anew must have the same bytes: other levels depend on it. Raises ExtendError.
     """
     shutil.rmtree(draft / ATTESTATIONS, ignore_errors=True)
     attested = (bundle.folder / ATTESTATIONS).glob("*.json")
     for path in (*bundle.manifest.files, *(f"{ATTESTATIONS}/{file.name}" for file in attested)):
         original, place = bundle.folder / path, draft / path
         if place.is_file():
-            if sha256_file(place) == bundle.manifest.files[path].sha256:
+            if own[path] == bundle.manifest.files[path]:
                 continue  # the draft's own, so that a kill after this takes nothing from it
             if path.startswith(f"{SHARED}/"):
                 raise ExtendError(

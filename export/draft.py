@@ -8,6 +8,7 @@ on the disk. Knows no format.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -26,7 +27,8 @@ _IDENTITY = "identity.json"
 
 def notes_of(out: Path) -> Path:
     """Return where the notes on the making of the bundle `out` lie."""
-    return out.with_name(f".{out.name}.export")
+    whole = Path(os.path.abspath(out))
+    return whole.with_name(f".{whole.name}.export")
 
 
 def read_references(draft: Path, notes: Path) -> tuple[Reference, ...] | None:

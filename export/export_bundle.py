@@ -17,15 +17,15 @@ from typing import Any
 
 from .. import InfimedError, __version__
 from ..evaluation.dataset import Dataset
-from ..runtime.bundle import Bundle, write_manifest
+from ..runtime.bundle import Bundle, describe, write_manifest
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import disk_trouble
 from ..runtime.levels import Format, QuantLevel, full_precision_of
 from ..runtime.levels import level as level_row
-from ..runtime.manifest import PROBES, SHARED, LevelEntry, Manifest
+from ..runtime.manifest import PROBES, SHARED, FileEntry, LevelEntry, Manifest
 from ..runtime.open_engine import default_threads
 from ..runtime.prompt import PROMPT_FILES, Prompter
-from ..runtime.publish import PublishError, publishing
+from ..runtime.publish import PublishError, publishing, sync
 from ..runtime.shape import ModelShape
 from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
@@ -43,7 +43,7 @@ from .onnx_export import export_onnx
 from .optimum_tables import task_of
 from .outlook import disk_bytes, with_judges
 from .parity import Parity, check_prompts, require, take_references
-from .preflight import refuse_activations, refuse_calibration, refuse_early, refuse_target
+from .preflight import refuse_activations, refuse_calibration, refuse_early, refuse_license, refuse_target
 from .probe_store import SKETCHES_FILE, read_probes, write_sketches
 from .probes import Probe, make_probes
 from .tensorrt_export import export_tensorrt
@@ -111,6 +111,7 @@ def export_bundle(
     """
     rows = tuple(level_row(name) for name in dict.fromkeys(levels))
     require_libraries(levels)
+    refuse_license(license)
     extends = refuse_target(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
     refuse_calibration(checkpoint, rows, calibration)
@@ -273,8 +274,12 @@ def _distance(draft: Draft, row: QuantLevel, gauge: Gauge) -> Parity:
 def _write_manifest(job: _Job, draft: Draft, license: str | None) -> Manifest:
     """Bring what the bundle held already into the draft, and describe all of it."""
     held = job.held.manifest if job.held else None
+    known: dict[str, FileEntry] = {}
     if job.held is not None:
-        adopt(job.held, draft.folder)
+        sync(draft.folder)
+        own = describe(draft.folder)
+        adopt(job.held, draft.folder, own)
+        known = {**own, **job.held.manifest.files}
     return write_manifest(
         draft.folder,
         family=job.prompter.family.name,
@@ -282,7 +287,7 @@ def _write_manifest(job: _Job, draft: Draft, license: str | None) -> Manifest:
         preprocessing=job.prompter.preprocessing,
         levels=[*(held.levels if held else ()), *_entries(job, draft)],
         provenance=_provenance(job, held.provenance if held else {}),
-        known=held.files if held else None,
+        known=known,
     )
 
 

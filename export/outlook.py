@@ -28,7 +28,7 @@ from .libraries import require_libraries
 from .onnx_schemes import SCHEMES
 from .onnx_source import Source
 from .onnx_weights import Scheme, write_graph
-from .preflight import refuse_calibration, refuse_early, refuse_target
+from .preflight import refuse_calibration, refuse_early, refuse_license, refuse_target
 from .tensorrt_export import typed_scheme
 
 _SAMPLE_WEIGHTS = 1 << 21
@@ -93,6 +93,7 @@ def outlook(
     """
     asked = [level_row(name) for name in dict.fromkeys(levels)]
     require_libraries(levels)
+    refuse_license(license)
     extends = out is not None and refuse_target(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
     probes += min(probes, refuse_calibration(checkpoint, asked, calibration))

@@ -6,6 +6,7 @@ but the two that a tied head compares.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,12 +14,13 @@ from ..evaluation.dataset import Dataset
 from ..runtime.families import family_of
 from ..runtime.levels import QuantLevel
 from ..runtime.prompt import Prompter
-from ..runtime.publish import refuse_immovable, refuse_taken
+from ..runtime.publish import PublishError, refuse_immovable, refuse_taken
 from ..training.checkpoint import Checkpoint
 from .activations import Activations
 from .adopt import is_bundle
 from .agreement import refuse_disagreement, refuse_numbers
 from .calibration import CalibrationError, calibration_rows
+from .draft import notes_of
 from .family_mappings import refuse_towers
 from .gguf_importance import importance_of
 from .gguf_model import text_model, vision_model
@@ -26,6 +28,9 @@ from .graph_model import GraphModel, read_config
 from .onnx_export import onnx_fills
 from .onnx_schemes import SCHEMES
 from .tensorrt_export import tensorrt_fills
+
+# A file system's longest name, and what a draft's name may have beyond that of the notes.
+_NAME_BYTES, _SPARE_BYTES = 255, 8
 
 
 def refuse_early(checkpoint: Checkpoint, rows: Sequence[QuantLevel]) -> None:
@@ -49,11 +54,25 @@ def refuse_early(checkpoint: Checkpoint, rows: Sequence[QuantLevel]) -> None:
 
 def refuse_target(out: Path) -> bool:
     """Return whether `out` is a bundle that gets further levels. Raises PublishError where nothing can be made."""
-    if is_bundle(out):
-        refuse_immovable(out)
-        return True
-    refuse_taken(out)
-    return False
+    extends = is_bundle(out)
+    refuse_immovable(out) if extends else refuse_taken(out)
+    notes = notes_of(out)
+    if len(os.fsencode(notes.name)) + _SPARE_BYTES > _NAME_BYTES:
+        raise PublishError(f"{out} cannot be made: its name is too long for the notes beside it; shorten it")
+    if os.path.lexists(notes) and (notes.is_symlink() or not notes.is_dir()):
+        raise PublishError(f"{out} cannot be made: {notes} is no folder; remove it or name another")
+    place = next(folder for folder in notes.parents if os.path.lexists(folder))
+    if not place.is_dir():
+        raise PublishError(f"{out} cannot be made: {place} is no folder; name another")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PublishError(f"{out} cannot be made: nothing can be written to {place}; name another folder")
+    return extends
+
+
+def refuse_license(license: str | None) -> None:
+    """Raise PublishError where a licence is no line of text, which a manifest could not hold or nobody could read."""
+    if license is not None and not (license.strip() and license.isprintable()):
+        raise PublishError(f"the licence {license!r} is no line of text; name it, such as apache-2.0, or leave it out")
 
 
 def refuse_calibration(checkpoint: Checkpoint, rows: Sequence[QuantLevel], calibration: Path | None) -> int:

@@ -85,6 +85,15 @@ class Bundle:
         return _read_attestations(self.folder, self.manifest)
 
 
+def describe(folder: Path, known: Mapping[str, FileEntry] | None = None) -> dict[str, FileEntry]:
+    """Return size and sha256 of every file of a filled folder. known: files whose hashes were verified already."""
+    known = known or {}
+    return {
+        path: known.get(path) or FileEntry(sha256_file(folder / path), (folder / path).stat().st_size)
+        for path in sorted(_contents(folder, links=bool(known))[0])
+    }
+
+
 def write_manifest(
     folder: Path,
     *,
@@ -97,14 +106,9 @@ def write_manifest(
 ) -> Manifest:
     """Hash every file of a filled folder and write its manifest last: its existence says that the export completed.
 
-    known: files whose hashes were verified already, as when levels are added to a bundle.
+    known: as `describe` takes it, where levels are added to a bundle.
     """
-    known = known or {}
-    files = {
-        path: known.get(path) or FileEntry(sha256_file(folder / path), (folder / path).stat().st_size)
-        for path in sorted(_contents(folder, links=bool(known))[0])
-    }
-    manifest = Manifest(family, license, preprocessing, tuple(levels), files, provenance)
+    manifest = Manifest(family, license, preprocessing, tuple(levels), describe(folder, known), provenance)
     data = manifest.to_bytes()
     Manifest.from_json(json.loads(data))
     write_bytes(folder / MANIFEST_SHA256, f"{hashlib.sha256(data).hexdigest()}  {MANIFEST}\n".encode())

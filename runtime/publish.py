@@ -103,7 +103,7 @@ def _filled(work: Path, out: Path, keep: bool, replace: bool) -> Iterator[Path]:
         if not keep:
             empty(work)
         yield work
-        _sync(work)
+        sync(work)
     except BaseException as error:
         if not keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -148,7 +148,8 @@ def empty(folder: Path) -> None:
             entry.unlink()
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Flush a folder and every file in it to the disk."""
     for path in [*(entry for entry in folder.rglob("*") if entry.is_file()), folder]:
         handle = os.open(path, os.O_RDONLY)
         try:

@@ -22,6 +22,7 @@ from infimed.export.adopt import ExtendError
 from infimed.export.export_bundle import Exported, export_bundle
 from infimed.export.gauge import Gauge
 from infimed.export.parity import Parity
+from infimed.runtime import bundle as bundle_module
 from infimed.runtime.bundle import Bundle, verify
 from infimed.runtime.events import Event
 from infimed.runtime.manifest import LevelEntry
@@ -162,6 +163,30 @@ def test_a_kill_while_a_bundle_is_taken_over_leaves_it_to_the_same_command(
     export(checkpoint, out, LEVELS)
     verify(out)
     assert contents(out) == contents(unbroken)
+
+
+def test_while_the_old_files_have_a_second_name_no_file_is_read(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle does not verify in that time: hashing gigabytes of new levels must lie before it."""
+    out, linked = tmp_path / "bundle", 0
+    export(checkpoint, out, ("gguf-q8_0",), gate=False)
+    link, sha256 = os.link, bundle_module.sha256_file
+
+    def links(*places: Any) -> None:
+        nonlocal linked
+        linked += 1
+        link(*places)
+
+    def hashes(path: Path) -> str:
+        assert not linked, f"{path} is read while files of the bundle have a second name"
+        return sha256(path)
+
+    monkeypatch.setattr(os, "link", links)
+    monkeypatch.setattr(bundle_module, "sha256_file", hashes)
+    export(checkpoint, out, ("gguf-q8_0", "gguf-q4_k_m"), gate=False)
+    monkeypatch.undo()
+    assert linked and sorted(entry.name for entry in verify(out).levels) == ["gguf-q4_k_m", "gguf-q8_0"]
 
 
 def test_without_the_gate_nothing_is_run_and_the_manifest_says_so(

@@ -16,9 +16,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from infimed import InfimedError
+from infimed.cli.app import run
 from infimed.evaluation.dataset import Dataset, DatasetError
 from infimed.export import outlook as module
 from infimed.export.calibration import CalibrationError
+from infimed.export.draft import notes_of
 from infimed.export.outlook import outlook
 from infimed.export.weight_scan import check_weights
 from infimed.runtime.levels import level
@@ -259,10 +261,40 @@ def test_an_image_of_a_calibration_row_is_missed_before_the_pass(seeing: Path, p
         outlook(seeing, ("gguf-q4_k_m+imatrix",), probes=6, calibration=tests)
 
 
-def test_a_dry_run_refuses_a_place_that_is_taken(seeing: Path, tmp_path: Path) -> None:
+def test_a_dry_run_refuses_a_place_where_nothing_can_be_made(seeing: Path, tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken/file").touch()
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    for place in ("taken", "link"):
-        with pytest.raises(PublishError, match="exists already"):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / ".noted.export").symlink_to(tmp_path / "kept")
+    (tmp_path / ".filed.export").touch()
+    for place, words in (
+        ("taken", "exists already"),
+        ("link", "is a link"),
+        ("taken/file/bundle", "file is no folder"),
+        ("noted", "is no folder; remove it"),
+        ("filed", "is no folder; remove it"),
+        ("n" * 250, "too long"),
+    ):
+        with pytest.raises(PublishError, match=words):
             outlook(seeing, ("gguf-q8_0",), probes=6, out=tmp_path / place)
+    assert outlook(seeing, ("gguf-q8_0",), probes=6, out=tmp_path / "new/deep/b\u00fcndle \n").disk_bytes > 0
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("license", ["", " ", "a\nb", "\udcff"])
+def test_a_licence_that_is_no_line_is_refused(seeing: Path, license: str) -> None:
+    with pytest.raises(PublishError, match="is no line of text"):
+        outlook(seeing, ("gguf-q8_0",), probes=6, license=license)
+
+
+def test_notes_lie_beside_the_bundle_whatever_way_its_path_is_written(tmp_path: Path) -> None:
+    assert notes_of(tmp_path / "not-there" / ".." / "bundle") == tmp_path / ".bundle.export"
+
+
+def test_more_threads_than_a_process_gets_are_refused_by_the_command_line(
+    seeing: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for verb in (["export", str(seeing), "--out", "b", "--level", "gguf-q8_0", "--dry-run"], ["verify", "b"]):
+        assert run([*verb, "--threads", "100000"]) == 2
+        assert "512" in capsys.readouterr().err
