@@ -14,7 +14,8 @@ from functools import cached_property
 _NOT_PLAIN = (
     "not|no|or|and|than|that|this|these|those|which|who|whose|where|when|if|is|are|was|were|be|been|has|have|had|does|do|"
     "did|other|else|only|more|less|most|least|in|on|at|with|without|within|to|from|by|for|it|they|he|she|you|there|any|"
-    "present|seen|visible|shown"
+    "under|over|above|below|between|behind|near|outside|inside|along|across|into|after|before|during|"
+    "present|seen|visible|shown|placed|given|used|noted|taken|located|identified|performed"
 )
 _WORD = rf"(?!(?:{_NOT_PLAIN})\b)[A-Za-z][\w'/-]*"
 _PLAIN = rf"{_WORD}(?: {_WORD}){{0,5}}"

@@ -255,7 +255,7 @@ def asked_presence(question: str) -> str | None:
     for family in PRESENCE:
         if found := family.parse(question.strip()):
             thing = next(iter(found[1].values()))
-            return re.sub(r"^(?:an?|any|evidence of|an? signs? of) ", "", thing)
+            return re.sub(r"^(?:evidence of |an? signs? of )?(?:(?:an?|any|the) )?", "", thing)
     return None
 
 

@@ -63,6 +63,9 @@ def test_the_wordings_of_phantoms_are_covered_but_for_those_of_large_and_small()
         "is there a nodule",
         "Is the patient in the supine position?",
         "Where is it?",
+        "Is there free air under the left diaphragm?",
+        "Is there contrast given?",
+        "Does this image show more than one white blood cell?",
         "What kind of image is this?",  # only where the task is modality
     ],
 )
@@ -82,6 +85,8 @@ def test_number_and_article_stay_right() -> None:
 def test_what_a_question_asks_the_presence_of() -> None:
     assert asked_presence("Is there evidence of pleural effusion in this image?") == "pleural effusion"
     assert asked_presence("Does the image show a nodule?") == "nodule"
+    assert asked_presence("Is there evidence of a polyp in this image?") == "polyp"
+    assert asked_presence("Is there evidence of the lung?") == "lung"
     assert asked_presence("Are there any kidney stones?") == "kidney stones" and are_many(
         "Are there any kidney stones?"
     )
