@@ -39,7 +39,9 @@ def said(one: Prediction, choice: str) -> Prediction:
 
 def varied(one: Prediction, variant: str, choice: str, **changes: object) -> Prediction:
     """Return a row of a probe: a variant of a clean row with its answer."""
-    return said(replace(one, example_id=f"{one.example_id}~{variant}", **changes), choice)  # type: ignore[arg-type]
+    options = changes.get("options", one.options)
+    fresh = row(one.example_id, options, str(changes.get("answer", one.answer)))  # type: ignore[arg-type]
+    return said(replace(fresh, example_id=f"{one.example_id}~{variant}", **changes), choice)  # type: ignore[arg-type]
 
 
 def identity(run: str, settings: Mapping[str, str | int | bool] = {}, subject: str = "") -> Identity:
