@@ -152,6 +152,7 @@ def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking:
         reply = score_reply(
             generated, example.answer,
             answer_type=example.answer_type, options=example.options, aliases=example.aliases,
+            question=example.question,
         )  # fmt: skip
         extracted, correct, value = reply.extraction.answer, reply.correct, reply.value
     choice, shares = None, []

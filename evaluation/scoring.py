@@ -16,24 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import InfimedError
-from .extraction import SIGN, Extraction, extract
+from .extraction import Extraction, extract
+from .reply_text import NUMBERS, SIGN
 
 Likelihood = Literal["per token", "raw sum", "per character"]
 ARTICLES = frozenset({"a", "an", "the"})
-_UNITS = (
-    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
-    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-NUMBERS = {
-    **{word: str(value) for value, word in enumerate(_UNITS)},
-    **{word: str(10 * value) for value, word in enumerate(_TENS, 2)},
-    **{
-        f"{tens}-{unit}": str(10 * value + digit)
-        for value, tens in enumerate(_TENS, 2)
-        for digit, unit in enumerate(_UNITS[1:10], 1)
-    },
-}
 # A slash, hyphen or point stays where it stands between two characters of one token: "3.5", "t2-weighted", "and/or".
 _OUTER = re.compile(r"(?<!\w)[/.\-]|[/.\-](?!\w)")
 _FRAMED = re.compile(r"\s*-\s(.*)\s-\s*", re.DOTALL)  # dashes on both sides are a frame, not a sign
@@ -158,13 +145,20 @@ def score_choice(choice: str, answer: str) -> bool:
 
 
 def score_reply(
-    reply: str, answer: str, *, answer_type: str, options: Sequence[str] = (), aliases: Sequence[str] = ()
+    reply: str,
+    answer: str,
+    *,
+    answer_type: str,
+    options: Sequence[str] = (),
+    aliases: Sequence[str] = (),
+    question: str = "",
 ) -> Score:
     """Score a generated reply: what it says is extracted first and never guessed.
 
     answer_type: "choice", "yesno" or "open". options: of a choice, in the order they were shown.
+    question: what was asked, which a reply like "there is no effusion" answers only together with it.
     """
-    found = extract(reply, answer_type=answer_type, options=options)
+    found = extract(reply, answer_type=answer_type, options=options, question=question)
     if found.answer is None:
         return Score(False, 0.0, found)
     if answer_type == "open":
