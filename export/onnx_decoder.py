@@ -7,13 +7,14 @@ KV cache is laid out token by token, so that an engine extends and cuts it in pl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from .. import InfimedError
 from ..runtime.families import family_of
 from .family_mappings import mapping_of
-from .onnx_trace import Dtype, Port, trace
+from .onnx_repeat import deepen, shallow_kinds
+from .onnx_trace import Dtype, Port, trace, weight_ports
 from .optimum_tables import text_numbers
 from .rope import ROPE_KINDS, RopeScaling, inverse_frequencies
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import torch
 
 HEAD = "lm_head.weight"
+FIRST_WEIGHT = "layers.{}.input_layernorm.weight"
+"""What a layer uses first."""
 INVERSE_FREQUENCIES = "rotary.inverse_frequencies"
 SAMPLES = {"tokens": 5, "past": 3, "total": 8, "rows": 2}
 
@@ -140,6 +143,32 @@ def trace_decoder(numbers: DecoderNumbers, dtype: Dtype = "float32") -> Any:
     float16: matrices, biases, embeddings and the cache are; norms, rotation, softmax and the sum over the layers stay
     float32, with explicit casts between them, and so do the logits that come out.
     """
+    kinds = ("layer",) * numbers.layers
+    shallow = shallow_kinds(kinds)
+    if shallow is None:
+        return trace_whole(numbers, dtype)
+    weights, inputs, outputs = _ports(numbers, dtype)
+    traced = trace_whole(replace(numbers, layers=len(shallow)), dtype)
+    halved = halves(weights) if dtype == "float16" else ()
+    return deepen(traced, kinds, FIRST_WEIGHT, [*weight_ports(weights, halved), *inputs], outputs)
+
+
+def trace_whole(numbers: DecoderNumbers, dtype: Dtype = "float32") -> Any:
+    """Return the same graph, every layer traced: slower, and the judge of what is repeated."""
+    weights, inputs, outputs = _ports(numbers, dtype)
+
+    def function(w: Mapping[str, torch.Tensor], *given: torch.Tensor) -> Sequence[torch.Tensor]:
+        return decode(numbers, w, *given)
+
+    model = trace(function, weights, inputs, outputs, SAMPLES, halves(weights) if dtype == "float16" else ())
+    for node in model.graph.node:  # every layer's cache is as long as any other's; which one torch asks is chance
+        if node.op_type == "Shape" and node.input[0].startswith("past_"):
+            node.input[0] = "past_key.0"
+    return model
+
+
+def _ports(numbers: DecoderNumbers, dtype: Dtype) -> tuple[dict[str, tuple[int, ...]], list[Port], list[Port]]:
+    """Return the weights, the inputs beside them and the outputs."""
     entry = (numbers.kv_heads, numbers.head_dim)
     inputs = [
         Port("inputs_embeds", dtype, (1, "tokens", numbers.hidden)),
@@ -152,12 +181,7 @@ def trace_decoder(numbers: DecoderNumbers, dtype: Dtype = "float32") -> Any:
         Port("logits", "float32", ("rows", numbers.vocabulary)),
         *(Port(name, dtype, ("tokens", *entry)) for name in numbers.cache_names("new")),
     ]
-    weights = {**numbers.vectors(), **numbers.matrices(), INVERSE_FREQUENCIES: (numbers.head_dim // 2,)}
-
-    def function(w: Mapping[str, torch.Tensor], *given: torch.Tensor) -> Sequence[torch.Tensor]:
-        return decode(numbers, w, *given)
-
-    return trace(function, weights, inputs, outputs, SAMPLES, halves(weights) if dtype == "float16" else ())
+    return {**numbers.vectors(), **numbers.matrices(), INVERSE_FREQUENCIES: (numbers.head_dim // 2,)}, inputs, outputs
 
 
 def halves(weights: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -186,6 +210,8 @@ def decode(
     hidden = inputs_embeds[0].float()  # the sum over the layers grows beyond what float16 holds with few digits
     cos, sin = _rotation(numbers, w[INVERSE_FREQUENCIES], position_ids[:, 0])
     bias = _causal_bias(attention_mask[0], hidden.shape[0])
+    for one in past:  # said once, so that no layer computes the length of its own cache
+        torch._check(one.shape[0] == attention_mask.shape[1] - inputs_embeds.shape[1])  # type: ignore[no-untyped-call]
     keys, values = [], []
     for layer in range(numbers.layers):
         at = f"layers.{layer}"

@@ -40,6 +40,20 @@ class Port:
     sides: tuple[Side, ...]
 
 
+def weight_ports(weights: Mapping[str, tuple[int, ...]], halves: Collection[str] = ()) -> list[Port]:
+    """Return the weights as the first inputs of a graph: those in `halves` are float16, the others float32."""
+    return [Port(name, "float16" if name in halves else "float32", shape) for name, shape in weights.items()]
+
+
+def declared(port: Port) -> Any:
+    """Return a port as an onnx.ValueInfoProto."""
+    from onnx import TensorProto, helper
+
+    types = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
+    types |= {"int64": TensorProto.INT64, "bool": TensorProto.BOOL}
+    return helper.make_tensor_value_info(port.name, types[port.dtype], port.sides)
+
+
 def trace(
     function: Callable[..., Sequence[torch.Tensor]],
     weights: Mapping[str, tuple[int, ...]],
@@ -55,9 +69,9 @@ def trace(
     of the source files or of the time is in the graph.
     """
     try:
+        import onnx  # noqa: F401  (torch.onnx needs it)
         import torch
         import torch.onnx
-        from onnx import TensorProto
     except ModuleNotFoundError as error:
         raise MissingExtra("export", error.name or "torch") from None
 
@@ -69,7 +83,7 @@ def trace(
         shape = [side if isinstance(side, int) else samples[side] for side in sides]
         return torch.zeros(shape, dtype=getattr(torch, dtype), device="meta")
 
-    shaped = [Port(name, "float16" if name in halves else "float32", shape) for name, shape in weights.items()]
+    shaped = weight_ports(weights, halves)
     arguments = ([blank(p.sides, p.dtype) for p in shaped], [blank(p.sides, p.dtype) for p in inputs])
     free = torch.export.Dim.DYNAMIC
     dynamic: tuple[Any, Any] = (
@@ -84,11 +98,9 @@ def trace(
     model = program.model_proto
     _strip(model)
     _name(model.graph, [*weights, *(port.name for port in inputs)], [port.name for port in outputs])
-    types = {"float16": TensorProto.FLOAT16, "float32": TensorProto.FLOAT}
-    types |= {"int64": TensorProto.INT64, "bool": TensorProto.BOOL}
     for values, ports in ((model.graph.input, [*shaped, *inputs]), (model.graph.output, outputs)):
         for value, port in zip(values, ports, strict=True):
-            _declare(value, port, types[port.dtype])
+            _declare(value, port)
     return model
 
 
@@ -140,20 +152,16 @@ def _name(graph: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
         value.name = names[value.name]
 
 
-def _declare(value: Any, port: Port, element: int) -> None:
-    tensor = value.type.tensor_type
-    if tensor.elem_type != element:
+def _declare(value: Any, port: Port) -> None:
+    wanted, tensor = declared(port), value.type.tensor_type
+    if tensor.elem_type != wanted.type.tensor_type.elem_type:
         raise TraceError(f"{port.name} is of ONNX type {tensor.elem_type}, {port.dtype} is needed")
     if len(tensor.shape.dim) != len(port.sides):
         raise TraceError(f"{port.name} has {len(tensor.shape.dim)} sides, {len(port.sides)} are needed")
     for dim, side in zip(tensor.shape.dim, port.sides, strict=True):
         if dim.HasField("dim_value") and dim.dim_value != side:
             raise TraceError(f"{port.name} was traced with a side fixed at {dim.dim_value}, {side} is needed")
-        dim.Clear()
-        if isinstance(side, int):
-            dim.dim_value = side
-        else:
-            dim.dim_param = side
+    value.CopyFrom(wanted)
 
 
 @contextlib.contextmanager

@@ -7,12 +7,13 @@ along indices that runtime/vision_index.py computes. Knows no file and no weight
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.vision_index import window_tokens
 from .onnx_decoder import GraphError, halves, rms_norm, rotate
-from .onnx_trace import Dtype, Port, trace
+from .onnx_repeat import deepen, shallow_kinds
+from .onnx_trace import Dtype, Port, trace, weight_ports
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +22,8 @@ INVERSE_FREQUENCIES = "rotary.inverse_frequencies"
 PATCHES = "patch_embed.proj.weight"
 NORM_EPSILON = 1e-6
 ROPE_THETA = 10000.0
+FIRST_WEIGHT = "blocks.{}.norm1.weight"
+"""What a layer uses first."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,33 @@ def trace_vision(numbers: VisionNumbers, dtype: Dtype = "float32") -> Any:
     float16: matrices and biases are; pixels, norms, rotation, softmax, the sum over the layers and the embeddings that
     come out stay float32, with explicit casts between them.
     """
+    kinds = ["full" if layer in numbers.full else "window" for layer in range(numbers.layers)]
+    shallow = shallow_kinds(kinds)
+    if shallow is None:
+        return trace_whole(numbers, dtype)
+    full = tuple(layer for layer, kind in enumerate(shallow) if kind == "full")
+    weights, inputs, outputs = _ports(numbers)
+    traced = trace_whole(replace(numbers, layers=len(shallow), full=full), dtype)
+    halved = halves(weights) if dtype == "float16" else ()
+    return deepen(traced, kinds, FIRST_WEIGHT, [*weight_ports(weights, halved), *inputs], outputs)
+
+
+def trace_whole(numbers: VisionNumbers, dtype: Dtype = "float32") -> Any:
+    """Return the same graph, every layer traced: slower, and the judge of what is repeated."""
+    weights, inputs, outputs = _ports(numbers)
+
+    def function(w: Mapping[str, torch.Tensor], *given: torch.Tensor) -> Sequence[torch.Tensor]:
+        return [encode(numbers, w, *given)]
+
+    samples = {"patches": 6 * numbers.merge_size**2, "windows": 3}
+    model = trace(function, weights, inputs, outputs, samples, halves(weights) if dtype == "float16" else ())
+    for key in ("window_size", "patch_size", "merge_size"):
+        model.metadata_props.add(key=key, value=str(getattr(numbers, key)))
+    return model
+
+
+def _ports(numbers: VisionNumbers) -> tuple[dict[str, tuple[int, ...]], list[Port], list[Port]]:
+    """Return the weights, the inputs beside them and the outputs."""
     side = window_tokens(numbers.window_size, numbers.patch_size, numbers.merge_size)
     slots = (side * numbers.merge_size) ** 2
     inputs = [
@@ -117,16 +147,7 @@ def trace_vision(numbers: VisionNumbers, dtype: Dtype = "float32") -> Any:
         Port("seg_ids", "int64", ("patches",)),
     ]
     outputs = [Port("image_embeddings", "float32", ("image_tokens", numbers.out))]
-    weights = {**numbers.vectors(), **numbers.matrices(), INVERSE_FREQUENCIES: (numbers.head_dim // 4,)}
-
-    def function(w: Mapping[str, torch.Tensor], *given: torch.Tensor) -> Sequence[torch.Tensor]:
-        return [encode(numbers, w, *given)]
-
-    samples = {"patches": 6 * numbers.merge_size**2, "windows": 3}
-    model = trace(function, weights, inputs, outputs, samples, halves(weights) if dtype == "float16" else ())
-    for key in ("window_size", "patch_size", "merge_size"):
-        model.metadata_props.add(key=key, value=str(getattr(numbers, key)))
-    return model
+    return {**numbers.vectors(), **numbers.matrices(), INVERSE_FREQUENCIES: (numbers.head_dim // 4,)}, inputs, outputs
 
 
 def encode(
