@@ -6,6 +6,7 @@ benchmark_texts.py; another benchmark is one more row here and one more reader t
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -20,6 +21,8 @@ from .example import DatasetError, Role
 from .import_files import all_files, family_of, first_keys, rows_of, split_of
 from .import_rows import BadRow, Defaults, Draft
 
+KeysOf = Callable[[Path], tuple[frozenset[str], ...]]
+"""first_keys, remembered while a source is looked at: a large JSON file is parsed once for all benchmarks."""
 _HUB = ("*-?????-of-?????.parquet", "*-?????-of-?????.arrow")
 
 
@@ -39,11 +42,11 @@ class Form:
     columns: tuple[str, ...] = ()
     survey: Callable[[Path, Path, Iterable[Any]], Any] | None = None
 
-    def fits(self, path: Path) -> bool:
+    def fits(self, path: Path, keys_of: KeysOf) -> bool:
         """Return whether one of a file's first rows has the fields."""
         if self.columns:
             return any(fnmatchcase(path.name, pattern) for pattern in self.files)
-        return any(set(self.keys) <= keys for keys in first_keys(path))
+        return any(set(self.keys) <= keys for keys in keys_of(path))
 
 
 @dataclass(frozen=True)
@@ -243,9 +246,10 @@ def recognised(source: Path, first: Benchmark | None = None) -> Benchmark | None
     benchmarks lie in one folder. A file that cannot be read shows nothing here.
     """
     found: dict[str, Benchmark] = {}
+    keys_of = functools.cache(first_keys)
     for path in all_files(source):
-        shown = [row for row in BENCHMARKS if _tells(row, path)]
-        if not shown and first is not None and not found and any(form.fits(path) for form in first.forms):
+        shown = [row for row in BENCHMARKS if _tells(row, path, keys_of)]
+        if not shown and first is not None and not found and any(form.fits(path, keys_of) for form in first.forms):
             return first
         found.update((row.name, row) for row in shown)
     if len(found) > 1:
@@ -253,15 +257,15 @@ def recognised(source: Path, first: Benchmark | None = None) -> Benchmark | None
     return next(iter(found.values()), None)
 
 
-def _form_of(benchmark: Benchmark, path: Path) -> Form | None:
+def _form_of(benchmark: Benchmark, path: Path, keys_of: KeysOf = first_keys) -> Form | None:
     """Return the form of a file, None where it has none; a CSV file without a header is known by its name alone."""
     headless = any(form.columns for form in benchmark.forms) and path.suffix == ".csv"
-    return next((form for form in benchmark.forms if bool(form.columns) == headless and form.fits(path)), None)
+    return next((form for form in benchmark.forms if bool(form.columns) == headless and form.fits(path, keys_of)), None)
 
 
-def _tells(benchmark: Benchmark, path: Path) -> bool:
+def _tells(benchmark: Benchmark, path: Path, keys_of: KeysOf) -> bool:
     try:
-        form = _form_of(benchmark, path)
+        form = _form_of(benchmark, path, keys_of)
         return form is not None and form.telling
     except InfimedError:
         return False

@@ -101,7 +101,7 @@ def layout_of(source: Path, name: str | None = None) -> Layout:
             raise DatasetError(f"layout {name!r} is unknown; use one of {names}")
         return found
     if not source.exists():
-        raise DatasetError(f"{source} does not exist; give a folder, a .jsonl or a .parquet file")
+        raise DatasetError(f"{source} does not exist; give a folder or a file of rows")
     if (source / MANIFEST).is_file():
         return _OURS
     rows = (row for path in files_of(source, ".jsonl")[:1] for row in first_keys(path)[:1])

@@ -51,7 +51,7 @@ def import_dataset(
         raise DatasetError(f"layout {found.name} has no subsets; --subset is for benchmarks")
     aside = Aside()
     with tempfile.TemporaryDirectory(prefix="infimed-import-") as scratch:
-        images = _Images(Path(scratch))
+        images = _Images(Path(scratch), (source if source.is_dir() else source.parent).resolve())
         examples: list[Example] = []
         refused: list[BadRow] = []
         ids: set[str] = set()
@@ -96,8 +96,9 @@ def _why(refused: list[BadRow], aside: Aside) -> str:
 class _Images(Mapping[str, bytes]):
     """The images met so far, by their path in the dataset; bytes stay on disk until they are copied."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, root: Path) -> None:
         self._scratch = scratch
+        self._root = root
         self._files: dict[str, Path] = {}
         self._known: dict[ImageFile, ImageRef | str] = {}
 
@@ -109,11 +110,15 @@ class _Images(Mapping[str, bytes]):
             try:
                 self._known[image] = self._read(image, image.path)
             except InfimedError as error:
-                self._known[image] = f"image {image.path.name:.120}: {error}"
+                self._known[image] = f"image {self._called(image.path):.160}: {error}"
         known = self._known[image]
         if isinstance(known, str):
             raise DatasetError(known)
         return known
+
+    def _called(self, path: Path) -> str:
+        """Return an image's place in the source: of some sets every image has one name in a folder of its own."""
+        return path.relative_to(self._root).as_posix() if path.is_relative_to(self._root) else path.name
 
     def _read(self, image: ImageFile, path: Path) -> ImageRef:
         try:

@@ -92,14 +92,14 @@ FAULTS: list[tuple[official.Maker, str, Entry, str]] = [
     # options that repeat: nobody could say which one is right
     (official.medmcqa, "dev.json", {"opb": "A"}, "options repeat"),
     # a missing image, and one outside the source
-    (official.vqa_rad, OSF, {"image_name": "synpic9.jpg"}, "image synpic9.jpg: it is missing"),
+    (official.vqa_rad, OSF, {"image_name": "synpic9.jpg"}, "image images/synpic9.jpg: it is missing"),
     (official.vqa_rad, OSF, {"image_name": "../synpic1.jpg"}, "is not a plain file name"),
-    (official.slake, "test.json", {"img_name": "xmlab9/source.jpg"}, "image source.jpg: it is missing"),
+    (official.slake, "test.json", {"img_name": "xmlab9/source.jpg"}, "image imgs/xmlab9/source.jpg: it is missing"),
     (official.slake, "test.json", {"img_name": "../../secret.jpg"}, "lies outside the source"),
     (official.slake, "test.json", {"img_name": "/etc/hostname"}, "lies outside the source"),
-    (official.pmc_vqa, "test_2.csv", {"Figure_path": "PMC0.jpg"}, "image PMC0.jpg: it is missing"),
-    (official.omnimedvqa, OMNI, {"image_path": "Images/ACRIMA/9.png"}, "image 9.png: it is missing"),
-    (official.medxpertqa, "MM/test.jsonl", {"images": ["none.jpeg"]}, "image none.jpeg: it is missing"),
+    (official.pmc_vqa, "test_2.csv", {"Figure_path": "PMC0.jpg"}, "image images/PMC0.jpg: it is missing"),
+    (official.omnimedvqa, OMNI, {"image_path": "Images/ACRIMA/9.png"}, "ACRIMA/9.png: it is missing"),
+    (official.medxpertqa, "MM/test.jsonl", {"images": ["none.jpeg"]}, "images/none.jpeg: it is missing"),
     (official.medxpertqa, "MM/test.jsonl", {"images": []}, "those of MM have some, those of Text none"),
     # an unknown modality, task or organ
     (official.vqa_rad, OSF, {"image_organ": "FOOT"}, "image_organ 'FOOT' is unknown"),

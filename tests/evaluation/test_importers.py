@@ -95,9 +95,9 @@ def test_bad_rows_are_refused_with_file_line_and_reason_and_the_rest_goes_on(fol
     (folder / "images" / "empty.jpg").write_bytes(b"")
     (tmp_path / "outside.jpg").write_bytes(picture(6))
     bad = {
-        "image broken.jpg: the image cannot be read": plain(10, image="images/broken.jpg"),
-        "image empty.jpg: not an image file of a known kind .* it is empty": plain(11, image="images/empty.jpg"),
-        "image none.jpg: it is missing": plain(12, image="images/none.jpg"),
+        "image images/broken.jpg: the image cannot be read": plain(10, image="images/broken.jpg"),
+        "image images/empty.jpg: not an image file of a known kind .* it is empty": plain(11, image="images/empty.jpg"),
+        "image images/none.jpg: it is missing": plain(12, image="images/none.jpg"),
         "lies outside the folder": plain(13, image="../outside.jpg"),
         "modality 'pet' is unknown": plain(14, modality="pet"),
         "options repeat": plain(15, image="images/0.jpg", options=["a", "A", "b"], answer="b"),
@@ -113,7 +113,7 @@ def test_bad_rows_are_refused_with_file_line_and_reason_and_the_rest_goes_on(fol
     assert isinstance(refused, list) and [row["line"] for row in refused] == list(range(2, 12))
     for reason, row in zip(bad, refused, strict=True):
         assert row["file"] == "records.jsonl" and re.search(reason, row["reason"]), row
-    with pytest.raises(DatasetError, match=r"in/records\.jsonl:2: image broken\.jpg"):
+    with pytest.raises(DatasetError, match=r"in/records\.jsonl:2: image images/broken\.jpg"):
         import_dataset(folder, tmp_path / "strict", strict=True)
     assert not (tmp_path / "strict").exists()
 
