@@ -21,6 +21,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "export_scale": ("--small", "--steps", "merge,b,d", "--genai-layers", "0"),
     "extraction_agreement": (),
     "gptq_kl": ("--images", "20", "--rows", "12", "--texts", "6", "--draws", "200"),
+    "harness_peer": ("--small",),
     "help_time": ("--quick",),
     "kernel_bounds": ("--models", "random-0", "--levels", "gguf-q8_0", "onnx-int4", "--probes", "3"),
     "level_kl": ("--levels", "gguf-q4_k_m", "onnx-int4", "--probes", "6", "--images", "5", "--draws", "200"),

@@ -98,11 +98,14 @@ def evaluate(
     for line in covers:
         typer.echo(line, err=True)
     told = []
+    if not as_json:
+        typer.echo(f"over {dataset.label}, role {role}")
     for name, folder in files.items():
         run = read_run(folder, name)
         right = sum(row.correct for row in run.predictions)
-        told.append({"run": name, "items": run.meta.items, "correct": right, "accuracy": right / run.meta.items,
-                     "items_per_second": run.items_per_second, "file": str(folder / f"{name}.jsonl")})  # fmt: skip
+        told.append({"run": name, "dataset": run.meta.identity.dataset, "items": run.meta.items, "correct": right,
+                     "accuracy": right / run.meta.items, "items_per_second": run.items_per_second,
+                     "file": str(folder / f"{name}.jsonl")})  # fmt: skip
         if not as_json:
             speed = f", {run.items_per_second:.1f} questions/s" if run.items_per_second else ""
             typer.echo(f"{name:24} {right:,} of {run.meta.items:,} right ({right / run.meta.items:.1%}){speed}")
