@@ -1,7 +1,8 @@
 """How often do the intervals of docs/robustness.md err? Worlds with a known truth, and the very code that judges.
 
-Three tables: the bound of level x probe at exactly the margin (PASS and FAIL should each fall in at most 5 % of draws),
-and how often the intervals of relative robustness and of position bias hold the truth (95 % or more).
+Four tables: the bound of level x probe at exactly the margin (PASS and FAIL should each fall in at most 5 % of draws),
+how often it decides where nothing is lost, and how often the intervals of relative robustness and of position bias hold
+the truth (95 % or more).
 """
 
 from __future__ import annotations
@@ -78,6 +79,14 @@ def excess_rates(draws: int) -> Iterator[tuple[tuple[object, ...], float, float]
         yield (clusters, size, geometric, rho, margin, moved, kinds[kind]), passes / draws, fails / draws
 
 
+def power_rates(draws: int) -> Iterator[tuple[tuple[object, ...], float]]:
+    """Yield (world, share of draws in which a loss of the margin or more is ruled out), without any true excess."""
+    for clusters, size, margin, moved in product((100, 200, 600), (1, 3), (0.02, 0.05), (0.02, 0.05, 0.15)):
+        cluster, rng = labels(clusters, size, False), np.random.default_rng(clusters + size)
+        d = differences(rng, draws, cluster, 0.3 if size > 1 else 0.0, 0.0, moved, 0.1, False)
+        yield (clusters, size, margin, moved), float((excess(d, cluster).lower(ALPHA) > -margin).mean())
+
+
 def relative_rate(draws: int, clusters: int, size: int, rho: float, clean: float, kept: float) -> float:
     """Return how often the interval of the kept share holds the true one. kept: chance that a right item stays right.
 
@@ -116,7 +125,7 @@ def bias_rate(draws: int, clusters: int, size: int, drawn_to_first: float) -> tu
 
 
 def main() -> None:
-    """Print the three tables."""
+    """Print the four tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--draws", type=int, default=4000, help="draws a setting of the bound; the others have a tenth")
     draws = parser.parse_args().draws
@@ -135,6 +144,12 @@ def main() -> None:
             f"\n{name}: worst {shares[worst]:.1%} in {rates[worst][0]}; above 6 % in {above} of {len(rates)} settings"
         )
     few = max(20, draws // 10)
+    print(
+        "\n| clusters | items each | margin | items that move | a loss of the margin is ruled out, none being there |"
+    )
+    print("|---:|---:|---:|---:|---:|")
+    for world, share in power_rates(min(draws, 1000)):
+        print(f"| {' | '.join(map(str, world))} | {share:.1%} |")
     print("\n| clusters | items each | correlation | clean | kept | interval holds the kept share |")
     print("|---:|---:|---:|---:|---:|---:|")
     for clusters, size, rho, clean, kept in product((20, 100, 400), (1, 4), (0.0, 0.3), (0.6, 0.9), (1.0, 0.9, 0.5)):
