@@ -91,9 +91,9 @@ def _contrasts(found: Robustness) -> Table:
         f"Does a level lose more under a probe than {found.reference}? The extra loss is the change of the level's "
         "accuracy under the probe minus that of the reference's, on the same questions; negative: the level loses "
         f"more. PASS: an extra loss of {margin} or more is ruled out at one-sided 5 %. FAIL: more than that is shown. "
-        "The last column is adjusted by Holm over the level's probes: below 0.05 the probe may be named.",
+        "The p-value is adjusted by Holm over the level's probes: below 0.05 the probe may be named.",
         ("level", "probe", "verdict", "items (clusters)", f"{found.reference}: clean, probed", "level: clean, probed",
-         "extra [bounds], points", "p, Holm"),
+         "extra [bounds], points", "p, Holm", "why"),
         tuple(
             (
                 row.run, row.label, f"{MARKS[row.verdict]} {row.verdict}", f"{row.items:,} ({row.clusters:,})",
@@ -101,6 +101,7 @@ def _contrasts(found: Robustness) -> Table:
                 f"{percent(row.level_clean)}, {percent(row.level_probed)}",
                 f"{points(row.excess)} [{points(row.lower)}, {points(row.upper)}]",
                 "" if row.p_more_holm is None else f"{row.p_more_holm:.2g}",
+                row.reason,
             )
             for row in found.contrasts
         ),

@@ -253,7 +253,7 @@ def test_both_forms_of_the_report_tell_the_probes_and_the_json_comes_back(tmp_pa
     assert paths[0].name == "robustness.json" and Robustness.read(paths[0]) == found
     for told in (markdown(report, found), html(report, found)):
         for text in ("Robustness", "Level under a probe", "blur-5", "FAIL", "stable, blind", "position bias",
-                     "read the extra loss beside both accuracies"):  # fmt: skip
+                     "read the extra loss beside both accuracies", "of extra loss are shown: upper bound"):  # fmt: skip
             assert text in told, text
         assert "consistency is not told" in told  # the level was not run on grey images
     assert "Robustness" not in markdown(report) and "Robustness" not in html(report)
