@@ -29,9 +29,10 @@ class PairedClusters:
     """The counts of a paired comparison by cluster, reduced to what the bounds need. Arrays over draws.
 
     harmful: right before, wrong after. healing: the opposite. clusters_discordant: clusters with any such item (K).
-    effective_discordant: K_e = (sum h)^2 / sum h^2 over the clusters' numbers h of discordant items. mean_size: the
-    size of the cluster that a random item lies in, sum(size^2) / items. design_effect: D0, at least 1.
-    held: the share of all items in the j largest clusters, j = 1 to clusters; not over draws.
+    effective_discordant: K_e = (sum h^2)^2 / sum h^4 over the clusters' numbers h of discordant items: the degrees of
+    freedom of the variance between clusters (Satterthwaite, Biometrics Bulletin 2:110, 1946). mean_size: the size of
+    the cluster that a random item lies in, sum(size^2) / items. design_effect: D0, at least 1. held: the share of all
+    items in the j largest clusters, j = 1 to clusters; not over draws.
     """
 
     items: Reals
@@ -91,12 +92,14 @@ def summands(harmful: Reals, healing: Reals, size: Reals) -> tuple[Reals, ...]:
     """Return what `from_sums` needs the sums of, per cluster: every bound is a function of these sums and the sizes."""
     h, x = harmful + healing, healing - harmful
     flags = [(part > 0).astype(np.float64) for part in (h, harmful, healing)]
-    return harmful, healing, *flags, h * h, x * x, x * size
+    return harmful, healing, *flags, h * h, h**4, x * x, x * size
 
 
 def from_sums(sums: Reals, sizes: Reals) -> PairedClusters:
-    """Reduce the sums over clusters of `summands`, (..., 8). sizes: items per cluster, (clusters,)."""
-    total_harmful, total_healing, discordant, harmed, healed, squares, changes, weighted = np.moveaxis(sums, -1, 0)
+    """Reduce the sums over clusters of `summands`, (..., 9). sizes: items per cluster, (clusters,)."""
+    total_harmful, total_healing, discordant, harmed, healed, squares, fourths, changes, weighted = np.moveaxis(
+        sums, -1, 0
+    )
     items, clusters = float(sizes.sum()), sizes.shape[-1]
     total = total_harmful + total_healing
     mean = (total_healing - total_harmful) / items
@@ -107,7 +110,7 @@ def from_sums(sums: Reals, sizes: Reals) -> PairedClusters:
     factor = clusters / max(clusters - 1, 1) / (items / max(items - 1, 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         design = np.where(within > 1e-9, np.maximum(1.0, factor * between / within), 1.0)
-        effective = np.where(total > 0, total**2 / squares, 0.0)
+        effective = np.where(total > 0, squares**2 / fourths, 0.0)
     return PairedClusters(
         items=np.broadcast_to(np.float64(items), mean.shape).copy(),
         clusters=clusters,

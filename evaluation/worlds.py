@@ -104,7 +104,7 @@ def _to_one(chances: Reals) -> Reals:
 def draw_pairs(sizes: ArrayLike, flips: Flips, draws: int, rng: np.random.Generator) -> PairedClusters:
     """Draw outcomes of clusters of these sizes and reduce them for the bounds. sizes: items each, (clusters,)."""
     size = np.asarray(sizes, dtype=np.int64)
-    sums = np.zeros((draws, 8))
+    sums = np.zeros((draws, 9))
     for each, clusters in zip(*np.unique(size, return_counts=True), strict=True):
         if each > _TABLED:
             fate = rng.random((draws, clusters))
