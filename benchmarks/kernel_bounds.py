@@ -43,7 +43,6 @@ from infimed.training.reference import open_reference
 HOUSE = Path(__file__).resolve().parent.parent
 RANDOM: dict[str, dict[str, Any]] = {
     "random-0": {"seed": 0},
-    "random-1": {"seed": 1, "layers": 5},
     "random-2": {
         "seed": 2,
         "hidden": 512,
