@@ -187,7 +187,7 @@ def compare(
                 continue
             activations = None
             if kind != NONE:
-                activations = calibrate(checkpoint, part, cache=work / "cache", images=kind == IMAGES)
+                activations = calibrate(checkpoint, Dataset.open(part), cache=work / "cache", images=kind == IMAGES)
             for entry, engine in levels_of(checkpoint, work, names, activations):
                 tell(f"{entry.name}, calibration: {kind}{f', half {number}' if number else ''}")
                 found.setdefault((level(entry.name).base, kind), []).append(measure(engine, items))

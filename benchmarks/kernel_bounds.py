@@ -171,7 +171,7 @@ def measure(model: str, levels: list[str], probes: int, place: Path) -> Iterator
     if any(level_row(name).calibrated for name in levels):
         kinds = ("ct", "mri")
         dataset = write_phantoms(place / "calibration", 12, 1, kinds, per_image=1, roles={"calibration": 1.0})
-        activations = calibrate(checkpoint, dataset.folder)
+        activations = calibrate(checkpoint, dataset)
     writers = {"gguf": export_gguf, "onnx": export_onnx, "tensorrt": export_tensorrt}
     for name in levels:
         # one at a time, so that what a row was measured on takes no more room than one level

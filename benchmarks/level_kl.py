@@ -87,7 +87,7 @@ def table(checkpoint: Path, names: Sequence[str], probes: int, images: int, draw
     if any(level(name).calibrated for name in names):
         roles = {"calibration": 1.0}
         seen = write_phantoms(work / "seen", 60, PHANTOM_SEED + 1, KINDS, per_image=3, roles=roles)  # type: ignore[arg-type]
-        activations = calibrate(checkpoint, seen.folder, cache=work / "cache")
+        activations = calibrate(checkpoint, seen, cache=work / "cache")
     lines = [", ".join(f"{len(one.items)} prompts, {one.rows} rows" for one in sets) + "\n", HEAD]
     for entry, engine in levels_of(checkpoint, work, names, activations):
         print(entry.name, file=sys.stderr, flush=True)

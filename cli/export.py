@@ -157,7 +157,7 @@ def _as_json(made: Exported) -> dict[str, object]:
 def _as_lines(made: Exported) -> list[str]:
     from ..runtime.open_engine import computed_as
 
-    lines = []
+    lines = [] if made.written else ["the bundle holds every level that was asked for; nothing was written"]
     if made.gate:
         difference = f"largest pixel difference {made.pixel_difference:.1g}"
         lines.append(f"pixels, token ids and positions equal transformers ({difference})")

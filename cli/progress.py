@@ -16,6 +16,7 @@ from .printable import printable
 
 LINE_EVERY_S = 10.0
 _WIDE = 110  # characters of a terminal that holds a bar beside the words
+_BAR_WIDTH, _STAGE_WIDTH = 24, 26  # characters; what follows the name of a stage stands in a column
 
 
 def rate_text(rate: float, unit: str, named: bool = True) -> str:
@@ -119,20 +120,25 @@ class PlainLines:
 def bars(brief: bool = False) -> Iterator[OnEvent]:
     """Draw one line per stage on stderr, with a bar where the terminal is wide.
 
-    brief: a finished stage's line goes; else it stays.
+    What is under way is drawn again and again below; a stage that is finished is told once above it, so that the
+    terminal's last lines are always of what happens now. brief: a finished stage is not told.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn
+    from rich.table import Column
+    from rich.text import Text
 
     console = Console(stderr=True)
+    bar = console.width >= _WIDE
     tasks: dict[str, TaskID] = {}
     paces: dict[str, Pace] = {}
+    last: dict[str, str] = {}
     progress = Progress(
-        TextColumn("[bold]{task.description}", markup=True),
-        *([BarColumn(bar_width=24)] if console.width >= _WIDE else []),
+        TextColumn("{task.description}", style="bold", markup=False, table_column=Column(min_width=_STAGE_WIDTH)),
+        *([BarColumn(bar_width=_BAR_WIDTH)] if bar else []),
         TextColumn("{task.fields[told]}", markup=False),
         console=console,
-        transient=brief,
+        transient=True,
         # What is printed meanwhile goes above the stages, but a file or pipe on stdout keeps what it is given.
         redirect_stdout=sys.stdout.isatty(),
     )
@@ -150,17 +156,27 @@ def bars(brief: bool = False) -> Iterator[OnEvent]:
             parts.append(rate_text(rate, event.unit, named=False))
             parts.extend([f"{time_text(left_s)} left"] if left_s is not None else [])
         parts.append(remark(event))
-        told = "  ".join(part for part in parts if part)
+        words = Text("  ".join(part for part in parts if part))
+        names = max(_STAGE_WIDTH, *map(len, (event.stage, *tasks)))
+        words.truncate(max(1, console.width - names - 1 - bar * (_BAR_WIDTH + 1)), overflow="ellipsis")
+        told = last[event.stage] = words.plain
         if event.stage not in tasks:
             tasks[event.stage] = progress.add_task(event.stage, total=event.total or None, told=told)
         progress.update(tasks[event.stage], completed=event.done, total=event.total or None, told=told)
         if ends:  # a stage of the same name may come again
-            task = tasks.pop(event.stage)
-            if brief:
-                progress.remove_task(task)
+            finish(event.stage)
+
+    def finish(stage: str) -> None:
+        progress.remove_task(tasks.pop(stage))
+        if not brief:
+            console.print(Text.assemble((f"{stage:{_STAGE_WIDTH}}", "bold"), " ", last[stage]))
 
     with progress:
-        yield draw
+        try:
+            yield draw
+        finally:
+            for stage in list(tasks):  # what has no known end, or was broken off
+                finish(stage)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -34,12 +33,11 @@ class CalibrationRow:
     weight: float
 
 
-def calibration_probes(folder: Path, count: int, seed: int = 0) -> tuple[Probe, ...]:
+def calibration_probes(dataset: Dataset, count: int, seed: int = 0) -> tuple[Probe, ...]:
     """Return up to `count` prompts of a dataset's calibration rows, drawn without replacement by `seed`.
 
     Raises CalibrationError if the dataset marks no row "calibration": other rows, test above all, are refused.
     """
-    dataset = Dataset.open(folder)
     rows = _rows(dataset)
     order = np.random.default_rng(seed).permutation(len(rows))[:count]
     probes = []

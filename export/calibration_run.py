@@ -38,7 +38,7 @@ _STATE = "totals.part"
 
 def calibrate(
     checkpoint_folder: Path,
-    dataset_folder: Path,
+    dataset: Dataset,
     *,
     cache: Path | None = None,
     images: bool = True,
@@ -50,7 +50,7 @@ def calibrate(
     comparison. The entry is `entry_folder(cache, activations)`. Raises CalibrationError, DatasetError, CheckpointError,
     MissingExtra.
     """
-    checkpoint, dataset = Checkpoint.open(checkpoint_folder), Dataset.open(dataset_folder)
+    checkpoint = Checkpoint.open(checkpoint_folder)
     rows = calibration_rows(dataset)
     identity = {
         "pass": PASS,

@@ -108,6 +108,12 @@ class Draft:
         sizes = {path: (self.folder / path).stat().st_size for path in (*entry.files, *entry.shared)}
         self._write(f"level-{entry.name}", {**asdict(entry), "sizes": sizes})
 
+    def finished_bytes(self, names: Sequence[str]) -> int:
+        """Return the bytes of what those levels consist of that are finished; what they share counts once."""
+        finished = [entry for entry in map(self.level, names) if entry is not None]
+        paths = {path for entry in finished for path in (*entry.files, *entry.shared)}
+        return sum((self.folder / path).stat().st_size for path in paths)
+
     def distance(self, name: str) -> Parity | None:
         """Return a level's distance to the reference, None where it was not measured yet."""
         noted = self._read(f"distance-{name}")

@@ -17,12 +17,12 @@ from typing import Any
 
 from .. import InfimedError, __version__
 from ..evaluation.dataset import Dataset
-from ..runtime.bundle import Bundle, describe, write_manifest
+from ..runtime.bundle import Bundle, describe, read_manifest, write_manifest
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import disk_trouble
 from ..runtime.levels import Format, QuantLevel, full_precision_of
 from ..runtime.levels import level as level_row
-from ..runtime.manifest import PROBES, SHARED, FileEntry, LevelEntry, Manifest
+from ..runtime.manifest import PROBES, SHARED, FileEntry, LevelEntry, Manifest, VerifyError
 from ..runtime.open_engine import default_threads
 from ..runtime.prompt import PROMPT_FILES, Prompter
 from ..runtime.publish import PublishError, publishing, sync
@@ -73,13 +73,13 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is exported and how. held: the bundle that gets further levels, if there is one."""
+    """What is exported and how. held: the bundle that gets further levels, if any. dataset: to calibrate by."""
 
     checkpoint: Checkpoint
     prompter: Prompter
     rows: tuple[QuantLevel, ...]
     held: Bundle | None
-    calibration: Path | None
+    dataset: Dataset | None
     activations: Activations | None
     probe_count: int
     gate: bool
@@ -104,7 +104,8 @@ def export_bundle(
     calibration: a dataset whose calibration rows join the golden prompts, and by which calibrated levels are made.
     probe_count: golden prompts of each source.
     license: "unknown" by default. gate: False leaves out the reference, the gate and every measurement, and the
-    manifest says so. Killed and called again alike, it goes on where it was and ends with the same bytes.
+    manifest says so. Killed and called again alike, it goes on where it was and ends with the same bytes. Where the
+    bundle holds every level already, it is verified and left untouched.
 
     Raises MissingExtra, PublishError, ExtendError, CalibrationError or CheckpointError before anything long is done;
     ParityError, with nothing left behind, if a format's full-precision level differs from the torch reference.
@@ -114,10 +115,14 @@ def export_bundle(
     refuse_license(license)
     extends = refuse_target(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
-    refuse_calibration(checkpoint, rows, calibration)
+    dataset = None if calibration is None else Dataset.open(calibration)
+    refuse_calibration(checkpoint, rows, dataset)
     shape = check_shapes(checkpoint_folder)
     refuse_early(checkpoint, rows)
     prompter = Prompter.open(checkpoint_folder)
+    if extends and (whole := _holding(out, rows)) is not None:
+        check_extends(whole, made_from(checkpoint, prompter), license)
+        return Exported(whole, 0.0, (), (), ())
     check_weights(checkpoint, rows, on_event)
     with publishing(out, keep=True, replace=extends) as work:
         held = None
@@ -127,13 +132,13 @@ def export_bundle(
             check_extends(held, made_from(checkpoint, prompter), license)
         missing = tuple(row for row in rows if held is None or row.name not in held.names)
         activations = None
-        if calibration is not None and any(row.calibrated for row in missing):
-            activations = calibrate(checkpoint.folder, calibration, on_event=on_event)
+        if dataset is not None and any(row.calibrated for row in missing):
+            activations = calibrate(checkpoint.folder, dataset, on_event=on_event)
         refuse_activations(checkpoint, missing, activations)
         threads = threads or default_threads()
-        _check_room(shape, with_judges(missing) if gate else missing, work, out)
-        job = _Job(checkpoint, prompter, missing, held, calibration, activations, probe_count, gate, threads, on_event)
+        job = _Job(checkpoint, prompter, missing, held, dataset, activations, probe_count, gate, threads, on_event)
         draft = Draft(work, notes_of(out), _identity(job, license))
+        _check_room(shape, with_judges(missing) if gate else missing, draft, out)
         try:
             pixel_difference, gates, found = _fill(job, draft)
             manifest = _write_manifest(job, draft, license)
@@ -147,11 +152,25 @@ def export_bundle(
     return Exported(Bundle(out, manifest), pixel_difference, gates, found, tuple(row.name for row in missing))
 
 
-def _check_room(shape: ModelShape, rows: Sequence[QuantLevel], work: Path, out: Path) -> None:
-    """Raise PublishError where the disk has less room than the weights take. work: the draft, with what is there."""
-    there = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
-    need, free = disk_bytes(shape, rows) - there, shutil.disk_usage(work).free
+def _holding(out: Path, rows: Sequence[QuantLevel]) -> Bundle | None:
+    """Return the bundle at `out`, verified, where it holds every level of `rows`, and None else.
+
+    None, too, where it does not verify: an export that was killed may have linked its files, which is to be undone.
+    """
+    try:
+        held = {entry.name for entry in read_manifest(out).levels}
+        return Bundle.open(out) if held.issuperset(row.name for row in rows) else None
+    except VerifyError:
+        return None
+
+
+def _check_room(shape: ModelShape, rows: Sequence[QuantLevel], draft: Draft, out: Path) -> None:
+    """Raise PublishError where the disk has less room than the weights take that are not finished yet."""
+    there = draft.finished_bytes([row.name for row in rows])
+    need, free = disk_bytes(shape, rows) - there, shutil.disk_usage(draft.folder).free
     if need > free:
+        if not any(draft.folder.iterdir()):
+            draft.discard()
         raise PublishError(
             f"{out} needs {need / 1e9:.2f} GB, the disk has {free / 1e9:.2f} GB free (levels that graphs are judged on "
             "included); free some space, name a folder on another disk, or ask for fewer levels"
@@ -163,7 +182,7 @@ def _identity(job: _Job, license: str | None) -> dict[str, Any]:
     makers = [name for name in _MAKERS if importlib.util.find_spec(name.removesuffix("_python")) is not None]
     return {
         "checkpoint": job.checkpoint.sha256,
-        "calibration": None if job.calibration is None else Dataset.open(job.calibration).sha256,
+        "calibration": None if job.dataset is None else job.dataset.sha256,
         "activations": None if job.activations is None else job.activations.sha256,
         "probes": job.probe_count,
         "license": license,
@@ -226,7 +245,7 @@ def _probes(job: _Job) -> tuple[Probe, ...]:
     if job.held is not None and _holds_probes(job):
         return tuple(reference.probe for reference in read_probes(job.held.folder / PROBES))
     probes = make_probes(job.probe_count, job.prompter.pixel_rules)
-    return probes if job.calibration is None else probes + calibration_probes(job.calibration, job.probe_count)
+    return probes if job.dataset is None else probes + calibration_probes(job.dataset, job.probe_count)
 
 
 def _write_format(job: _Job, draft: Draft, format: Format) -> None:
@@ -298,8 +317,8 @@ def _provenance(job: _Job, held: Mapping[str, Any]) -> dict[str, Any]:
     was made by, and the rows they were taken of. ungated: levels that were held against no reference.
     """
     found: dict[str, Any] = {"checkpoint_sha256": job.checkpoint.sha256, "task": task_of(job.checkpoint.config)}
-    if job.calibration is not None and job.gate and job.rows and not _holds_probes(job):
-        found["calibration_sha256"] = Dataset.open(job.calibration).sha256
+    if job.dataset is not None and job.gate and job.rows and not _holds_probes(job):
+        found["calibration_sha256"] = job.dataset.sha256
     found.update(held)
     if job.activations is not None:
         made_by = {"activations_sha256": job.activations.sha256, "rows_sha256": job.activations.dataset_sha256}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..runtime.events import Event, OnEvent
+from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import writing
 from ..runtime.manifest import SHARED, LevelEntry
 from ..runtime.onnx_backend import DECODER, EMBEDDINGS
@@ -33,6 +33,7 @@ class GraphBundle:
         self.folder = folder
         self.shared = folder / SHARED
         self._format, self._threads, self._on_event = format, threads, on_event
+        self._told: set[tuple[str, str]] = set()
 
     def write_embeddings(self) -> None:
         """Write the token embeddings into shared/, unless they lie there already."""
@@ -75,10 +76,12 @@ class GraphBundle:
         return LevelEntry(level, own, shared, types, sum((self.folder / path).stat().st_size for path in weights))
 
     def _traced(self, part: str, trace: Callable[..., Any], numbers: Any, fill: Fill) -> Any:
-        stage = f"{self._format} {part}"
-        self._on_event(Event(stage, 0, 1, "graphs", "tracing the graph"))
+        stage, kind = f"{self._format} {part}", (part, fill.scheme.dtype)
+        on_event = self._on_event if kind not in self._told else ignore  # the second level takes what is there
+        self._told.add(kind)
+        on_event(Event(stage, 0, 1, "graphs", "tracing the graph"))
         graph = copy_graph(traced(trace, numbers, fill.scheme.dtype), fill.identity)
-        self._on_event(Event(stage, 1, 1, "graphs"))
+        on_event(Event(stage, 1, 1, "graphs", fill.scheme.dtype))
         return graph
 
     def _write(self, stage: str, graph: Any, folder: Path, stem: str, sources: Sources, fill: Fill) -> Written:

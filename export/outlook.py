@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..devices.weights import predict
+from ..evaluation.dataset import Dataset
 from ..runtime import ggml_rows
 from ..runtime.bundle import Bundle
 from ..runtime.levels import QuantLevel, full_precision_of
@@ -96,7 +97,8 @@ def outlook(
     refuse_license(license)
     extends = out is not None and refuse_target(out)
     checkpoint = Checkpoint.open(checkpoint_folder)
-    probes += min(probes, refuse_calibration(checkpoint, asked, calibration))
+    dataset = None if calibration is None else Dataset.open(calibration)
+    probes += min(probes, refuse_calibration(checkpoint, asked, dataset))
     shape = check_shapes(checkpoint_folder)
     refuse_early(checkpoint, asked)
     if out is not None and extends:

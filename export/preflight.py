@@ -75,20 +75,19 @@ def refuse_license(license: str | None) -> None:
         raise PublishError(f"the licence {license!r} is no line of text; name it, such as apache-2.0, or leave it out")
 
 
-def refuse_calibration(checkpoint: Checkpoint, rows: Sequence[QuantLevel], calibration: Path | None) -> int:
+def refuse_calibration(checkpoint: Checkpoint, rows: Sequence[QuantLevel], dataset: Dataset | None) -> int:
     """Return how many rows a dataset has to calibrate by, 0 without one.
 
     Raises CalibrationError or DatasetError where calibrated levels have no dataset, it marks no row, an image of a row
     is not what the row names, or a tower is to be calibrated and no row has an image.
     """
     calibrated = [row for row in rows if row.calibrated]
-    if calibration is None:
+    if dataset is None:
         if calibrated:
             raise CalibrationError(
                 f"{calibrated[0].name} is made from calibration rows of a dataset; add --calibration DATASET"
             )
         return 0
-    dataset = Dataset.open(calibration)
     examples = [row.example for row in calibration_rows(dataset)]
     images = {image for example in examples for image in example.images}
     for image in sorted(images, key=lambda image: image.path):
@@ -97,8 +96,8 @@ def refuse_calibration(checkpoint: Checkpoint, rows: Sequence[QuantLevel], calib
     towers = [row for row in calibrated if seeing and _ranges_of_tower(row)]
     if towers and not images:
         raise CalibrationError(
-            f"{towers[0].name} takes ranges of the vision tower from calibration rows, and none of {calibration} has "
-            "an image; add rows with images"
+            f"{towers[0].name} takes ranges of the vision tower from calibration rows, and none of {dataset.folder} "
+            "has an image; add rows with images"
         )
     return len(examples)
 

@@ -122,7 +122,7 @@ def verify(folder: Path, on_file: Callable[[str, int], None] | None = None) -> M
     Raises BundleError if the folder is no bundle, VerifyError naming the first file that is changed, missing, extra,
     a link, or of another kind. Nothing but the manifest is parsed before all is checked, then the attestations.
     """
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     found, folders = _contents(folder)
     if missing := sorted(set(manifest.files) - found):
         raise VerifyError(f"{missing[0]} is missing from the bundle; get it again")
@@ -139,8 +139,11 @@ def verify(folder: Path, on_file: Callable[[str, int], None] | None = None) -> M
     return manifest
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    """Read the manifest once its own hash is checked. Its bytes are canonical, so no second reading of them exists."""
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest once its own hash is checked; no other file is. Raises BundleError, VerifyError.
+
+    Its bytes are canonical, so no second reading of them exists.
+    """
     manifest_file, hash_file = folder / MANIFEST, folder / MANIFEST_SHA256
     if not any(os.path.lexists(file) for file in (manifest_file, hash_file)):
         raise BundleError(f"{folder} is no bundle: it has no {MANIFEST}; give the folder that `infimed export` wrote")

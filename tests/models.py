@@ -124,7 +124,7 @@ def build_random_checkpoint(
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
     }
-    _write_json(folder / "preprocessor_config.json", preprocessor)
+    write_json(folder / "preprocessor_config.json", preprocessor)
     return folder
 
 
@@ -164,7 +164,7 @@ def write_tokenizer(folder: Path, limit: int) -> dict[str, int]:
         "clean_up_tokenization_spaces": False,
         "errors": "replace",
     }
-    _write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "tokenizer_config.json", settings)
     (folder / "chat_template.jinja").write_text(TEMPLATE, "utf-8")
     ids: dict[str, int] = tokenizer.get_vocab()
     return {text: ids[text] for text in (*CONTROL_TOKENS, *ADDED_TOKENS)}
@@ -192,5 +192,6 @@ def train_tokenizer(limit: int, regex: str, control: Sequence[str], added: Seque
     return tokenizer
 
 
-def _write_json(path: Path, value: dict[str, Any]) -> None:
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a settings file as transformers does."""
     path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

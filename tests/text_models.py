@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .models import QWEN2_REGEX, draw_weights, train_tokenizer, write_tokenizer
+from .models import QWEN2_REGEX, draw_weights, train_tokenizer, write_json, write_tokenizer
 
 TEXT_FAMILIES = ("qwen2", "llama")
 LLAMA3_REGEX = QWEN2_REGEX.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
@@ -139,6 +139,6 @@ def write_llama3_tokenizer(folder: Path, limit: int) -> dict[str, int]:
         "clean_up_tokenization_spaces": True,
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
+    write_json(folder / "tokenizer_config.json", settings)
     (folder / "chat_template.jinja").write_text(LLAMA3_TEMPLATE, "utf-8")
     return {text: ids[text] for text in LLAMA3_CONTROL_TOKENS}

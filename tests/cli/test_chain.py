@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ pytest.importorskip("torch")
 from infimed.cli.app import run
 
 from ..models import build_random_checkpoint
+from .conftest import Infimed
 
 RECIPE = """
 seed = 1
@@ -25,18 +25,6 @@ learning_rate = 1e-3
 steps = 2
 batch_rows = 2
 """
-Infimed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def infimed(capsys: pytest.CaptureFixture[str]) -> Infimed:
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +73,14 @@ def test_verify_and_run_tell_people_and_machines(bundle: Path, place: Path, infi
     assert told.startswith(answer["answer"]) and "confidence" in told
     code, told, _ = infimed(*words, "--max-tokens", "4", "--json")
     assert code == 0 and len(json.loads(told)["token_ids"]) <= 4
+
+
+def test_levels_that_are_held_already_are_said_to_be(bundle: Path, place: Path, infimed: Infimed) -> None:
+    asked = ["export", place / "checkpoint", "--out", bundle, "--level", "gguf-q8_0"]
+    code, told, _ = infimed(*asked)
+    assert code == 0 and told.startswith("the bundle holds every level that was asked for; nothing was written\n")
+    code, told, _ = infimed(*asked, "--json")
+    assert code == 0 and json.loads(told)["written"] == []
 
 
 def one_line(told: str, *words: str) -> None:

@@ -131,6 +131,21 @@ def screen(raw: str) -> list[str]:
     return [line.rstrip() for line in lines if line.strip()]
 
 
+def terminal(program: str, columns: int = 100, lines: int = 24) -> str:
+    """Run a program on a terminal of that size and return all that it wrote there."""
+    ours, theirs = pty.openpty()
+    size = {"COLUMNS": str(columns), "LINES": str(lines), "TERM": "xterm"}
+    command = [sys.executable, "-c", program]
+    made = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, **size})
+    os.close(theirs)
+    raw = b""
+    with contextlib.suppress(OSError):  # Linux's way to say that nobody writes any more
+        while chunk := os.read(ours, 4096):
+            raw += chunk
+    assert made.wait() == 0
+    return raw.decode()
+
+
 def test_on_a_terminal_words_and_stages_do_not_run_into_each_other() -> None:
     program = (
         "import time\n"
@@ -144,13 +159,26 @@ def test_on_a_terminal_words_and_stages_do_not_run_into_each_other() -> None:
         "        on_event(Event(stage, 2, 2, 'steps'))\n"
         "        print(f'after {stage}')\n"
     )
-    ours, theirs = pty.openpty()
-    made = subprocess.Popen([sys.executable, "-c", program], stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    raw = b""
-    with contextlib.suppress(OSError):  # Linux's way to say that nobody writes any more
-        while chunk := os.read(ours, 4096):
-            raw += chunk
-    assert made.wait() == 0
-    assert "1/2 steps" in raw.decode()
-    assert screen(raw.decode()) == ["amid one", "after one", "amid two", "after two", "amid one", "after one"]
+    raw = terminal(program)
+    assert "1/2 steps" in raw
+    assert screen(raw) == ["amid one", "after one", "amid two", "after two", "amid one", "after one"]
+
+
+def test_more_stages_than_a_terminal_has_lines_leave_the_one_under_way_in_sight() -> None:
+    program = (
+        "import time\n"
+        "from infimed.cli.progress import drawn\n"
+        "from infimed.runtime.events import Event\n"
+        "with drawn() as on_event:\n"
+        "    for number in range(12):\n"
+        "        on_event(Event(f'level {number}', 1, 2, 'tensors', 'x' * 200))\n"
+        "        time.sleep(1.5 if number == 11 else 0)\n"
+        "        on_event(Event(f'level {number}', 2, 2, 'tensors'))\n"
+        "    on_event(Event('walk', 7, 0, 'files'))\n"
+    )
+    raw = terminal(program, lines=6)
+    under_way = [line for line in raw.splitlines() if "level 11" in line and "1/2 tensors" in line]
+    assert under_way and all(len(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).strip()) <= 100 for line in under_way)
+    told = screen(raw)
+    assert [line.split("  ")[0] for line in told] == [*(f"level {number}" for number in range(12)), "walk"]
+    assert {line.index("2/2 tensors") for line in told[:12]} == {27} and told[12].endswith("7 files")

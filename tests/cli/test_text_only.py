@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +14,11 @@ pytest.importorskip("onnxruntime")
 from infimed.cli.app import run
 
 from ..text_models import TEXT_FAMILIES, build_text_checkpoint
+from .conftest import Infimed
 
 LEVELS = ("gguf-q8_0", "onnx-int4")
 QUESTION = "Which imaging modality uses no ionising radiation?"
 RECIPE = "seed = 1\n[lora]\nrank = 4\nalpha = 8\n[train]\nlearning_rate = 1e-3\nsteps = 2\nbatch_rows = 2\n"
-Infimed = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def infimed(capsys: pytest.CaptureFixture[str]) -> Infimed:
-    def call(*words: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = run([str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return call
 
 
 @pytest.fixture(scope="module", params=TEXT_FAMILIES)

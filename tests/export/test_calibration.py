@@ -53,7 +53,7 @@ def test_a_dataset_without_calibration_rows_is_refused(dataset: Dataset, tmp_pat
     with pytest.raises(CalibrationError, match="no row calibration"):
         calibration_rows(Dataset.open(folder))
     with pytest.raises(CalibrationError, match="no row calibration"):
-        calibration_probes(folder, 4)
+        calibration_probes(Dataset.open(folder), 4)
 
 
 def test_the_rows_are_named_by_the_lines_that_hold_them(dataset: Dataset) -> None:

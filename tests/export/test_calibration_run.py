@@ -13,24 +13,27 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("gguf")
 
+from infimed.evaluation.dataset import Dataset
 from infimed.export import calibration_run
 from infimed.export.activations import Activations
 from infimed.export.calibration import CalibrationError
 from infimed.export.calibration_run import ACTIVATIONS, IMATRIX, MANIFEST, calibrate, entry_folder
 from infimed.runtime.events import Event
 
+from ..folders import contents
 from .calibration_sets import phantom_set, tiny_checkpoint
 
 FILES = {ACTIVATIONS, IMATRIX, MANIFEST}
 ASK = """
 import sys, time
 from pathlib import Path
+from infimed.evaluation.dataset import Dataset
 from infimed.export.calibration_run import calibrate
 checkpoint, dataset, cache, wait = sys.argv[1:]
 def tell(event):
     print(event.done, event.note, flush=True)
     time.sleep(float(wait))
-calibrate(Path(checkpoint), Path(dataset), cache=Path(cache), on_event=tell)
+calibrate(Path(checkpoint), Dataset.open(Path(dataset)), cache=Path(cache), on_event=tell)
 """
 
 
@@ -51,12 +54,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def unbroken(checkpoint: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Activations]:
     cache = tmp_path_factory.mktemp("cache")
-    made = calibrate(checkpoint, dataset, cache=cache)
+    made = calibrate(checkpoint, Dataset.open(dataset), cache=cache)
     return entry_folder(cache, made), made
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def measuring(*arguments: object, wait: float = 0.0) -> subprocess.Popen[str]:
@@ -71,7 +70,7 @@ def test_what_was_measured_is_read_from_the_cache_without_another_pass(
     assert set(contents(folder)) == FILES
     monkeypatch.setattr(calibration_run, "run_pass", None)
     events: list[Event] = []
-    again = calibrate(checkpoint, dataset, cache=folder.parent, on_event=events.append)
+    again = calibrate(checkpoint, Dataset.open(dataset), cache=folder.parent, on_event=events.append)
     assert events[-1].note == "from the cache" and events[-1].done == events[-1].total
     assert again.counts == made.counts and (again.sha256, again.dataset_sha256) == (made.sha256, made.dataset_sha256)
     for kind in ("mean_square", "largest"):
@@ -91,7 +90,7 @@ def test_a_damaged_entry_is_measured_again_to_the_same_bytes(
     data[len(data) // 2] ^= 1
     (folder / damaged).write_bytes(data)
     events: list[Event] = []
-    calibrate(checkpoint, dataset, cache=folder.parent, on_event=events.append)
+    calibrate(checkpoint, Dataset.open(dataset), cache=folder.parent, on_event=events.append)
     assert events[0].done == 1, "it was measured, not read"
     assert contents(folder) == before
 
@@ -103,9 +102,9 @@ def test_another_checkpoint_other_rows_and_other_settings_are_other_entries(
     other = tiny_checkpoint(tmp_path / "other", seed=1)
     fewer = phantom_set(tmp_path / "fewer", images=6)
     made = [
-        calibrate(checkpoint, dataset, cache=cache, images=False),
-        calibrate(other, fewer, cache=cache),
-        calibrate(checkpoint, fewer, cache=cache),
+        calibrate(checkpoint, Dataset.open(dataset), cache=cache, images=False),
+        calibrate(other, Dataset.open(fewer), cache=cache),
+        calibrate(checkpoint, Dataset.open(fewer), cache=cache),
     ]
     assert len({unbroken[1].sha256, *(one.sha256 for one in made)}) == 4
     assert made[0].dataset_sha256 == unbroken[1].dataset_sha256 != made[1].dataset_sha256
@@ -120,11 +119,11 @@ def test_a_pass_broken_off_goes_on_and_ends_with_the_bytes_of_an_unbroken_one(
             raise Stop
 
     with pytest.raises(Stop):
-        calibrate(checkpoint, dataset, cache=tmp_path, on_event=stop)
+        calibrate(checkpoint, Dataset.open(dataset), cache=tmp_path, on_event=stop)
     folder = tmp_path / unbroken[0].name
     assert not set(contents(folder)) & FILES
     events: list[Event] = []
-    calibrate(checkpoint, dataset, cache=tmp_path, on_event=events.append)
+    calibrate(checkpoint, Dataset.open(dataset), cache=tmp_path, on_event=events.append)
     kept = stop_after // calibration_run.FLUSH_ROWS * calibration_run.FLUSH_ROWS
     assert [event.done for event in events if event.note == "gone on with"] == ([kept] if kept else [])
     assert [event.done for event in events if not event.note] == list(range(kept + 1, events[-1].total + 1))
@@ -139,13 +138,13 @@ def test_kept_totals_that_are_damaged_are_not_gone_on_with(
             raise Stop
 
     with pytest.raises(Stop):
-        calibrate(checkpoint, dataset, cache=tmp_path, on_event=stop)
+        calibrate(checkpoint, Dataset.open(dataset), cache=tmp_path, on_event=stop)
     (state,) = (tmp_path / unbroken[0].name).iterdir()
     data = bytearray(state.read_bytes())
     data[-1] ^= 1
     state.write_bytes(data)
     events: list[Event] = []
-    calibrate(checkpoint, dataset, cache=tmp_path, on_event=events.append)
+    calibrate(checkpoint, Dataset.open(dataset), cache=tmp_path, on_event=events.append)
     assert events[0].done == 1
     assert contents(state.parent) == contents(unbroken[0])
 
@@ -164,7 +163,7 @@ def test_a_cache_that_cannot_be_written_is_refused_with_its_name(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CalibrationError, match=r"file/[0-9a-f]{64} cannot be used as a cache"):
-        calibrate(checkpoint, dataset, cache=tmp_path / "file")
+        calibrate(checkpoint, Dataset.open(dataset), cache=tmp_path / "file")
 
 
 def test_the_cache_lies_where_the_desktop_standard_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -188,7 +187,7 @@ def test_a_killed_process_is_gone_on_with_by_the_next(
     process.wait()
     process.stdout.close()
     events: list[Event] = []
-    calibrate(checkpoint, dataset, cache=tmp_path, on_event=events.append)
+    calibrate(checkpoint, Dataset.open(dataset), cache=tmp_path, on_event=events.append)
     assert (events[0].done, events[0].note) == (8, "gone on with")
     assert contents(tmp_path / unbroken[0].name) == contents(unbroken[0])
 

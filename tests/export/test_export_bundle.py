@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from infimed import MissingExtra
+from infimed.evaluation.dataset import Dataset
 from infimed.evaluation.phantoms import write_phantoms
 from infimed.export import export_bundle as module
 from infimed.export import own_process
@@ -30,6 +31,7 @@ from infimed.runtime.prompt import Prompter
 from infimed.runtime.publish import PublishError
 from infimed.training.reference import open_reference
 
+from ..folders import contents
 from ..models import build_random_checkpoint
 
 FULL = ("gguf-f32", "onnx-fp32")
@@ -119,11 +121,6 @@ def test_exports_are_equal_byte_for_byte_and_leave_no_level_that_was_not_asked_f
     assert not (tmp_path / "one/gguf-f32").exists() and not (tmp_path / "one/shared/mmproj-f32.gguf").exists()
 
 
-def contents(bundle: Path) -> dict[str, bytes]:
-    """Every file of a bundle, by its path."""
-    return {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
-
-
 def change(path: Path, tensor: str, by: Callable[[np.ndarray], np.ndarray]) -> None:
     """Change the numbers of one float32 tensor of a GGUF file."""
     place = next(one for one in read_gguf(path).tensors if one.name == tensor)
@@ -179,11 +176,19 @@ def test_a_sabotaged_checkpoint_exports_true_to_itself_and_far_from_the_original
     engine.close()
 
 
-def test_calibration_takes_calibration_rows_and_refuses_a_set_without_any(checkpoint: Path, tmp_path: Path) -> None:
+def test_calibration_takes_calibration_rows_and_refuses_a_set_without_any(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mixed = write_phantoms(tmp_path / "mixed", 6, 1, ("ct",), per_image=2, roles={"calibration": 0.5, "test": 0.5})
-    made = export_bundle(
-        checkpoint, tmp_path / "bundle", ["gguf-q8_0"], calibration=mixed.folder, probe_count=6, threads=1
-    )
+    opened: list[Path] = []
+    real = Dataset.open
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "open", lambda folder: opened.append(folder) or real(folder))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        made = export_bundle(
+            checkpoint, tmp_path / "bundle", ["gguf-q4_0+imatrix"], calibration=mixed.folder, probe_count=6, threads=1
+        )
+    assert opened == [mixed.folder], "a dataset that is read twice may be two"
     used = {probe.probe.id for probe in read_probes(made.bundle.folder / "probes")}
     allowed = {f"calibration-{example.id}" for example in mixed.examples if example.role == "calibration"}
     assert allowed == {name for name in used if name.startswith("calibration-")} and len(allowed) == 6

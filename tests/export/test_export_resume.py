@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,14 +22,19 @@ from infimed.export import export_bundle as module
 from infimed.export.adopt import ExtendError
 from infimed.export.export_bundle import Exported, export_bundle
 from infimed.export.gauge import Gauge
+from infimed.export.outlook import disk_bytes
 from infimed.export.parity import Parity
 from infimed.runtime import bundle as bundle_module
 from infimed.runtime.bundle import Bundle, verify
 from infimed.runtime.events import Event
-from infimed.runtime.manifest import LevelEntry
+from infimed.runtime.levels import level
+from infimed.runtime.manifest import LevelEntry, VerifyError
+from infimed.runtime.publish import PublishError
 from infimed.runtime.shape import CheckpointError
+from infimed.runtime.shape_check import check_shapes
 from infimed.training.checkpoint import Checkpoint
 
+from ..folders import contents, traces
 from ..models import build_random_checkpoint
 
 LEVELS = ("gguf-q8_0", "gguf-q4_k_m", "onnx-int4")
@@ -50,10 +56,6 @@ def unbroken(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def export(checkpoint: Path, out: Path, levels: tuple[str, ...], **more: object) -> Exported:
     return export_bundle(checkpoint, out, levels, probe_count=6, threads=1, **more)  # type: ignore[arg-type]
-
-
-def contents(bundle: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(bundle)): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
 class Killed(BaseException):
@@ -132,7 +134,73 @@ def test_levels_join_a_bundle_and_what_it_holds_stays_as_it_was(
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     same = {path: data for path, data in contents(out).items() if not path.startswith("manifest")}
     assert same == {path: data for path, data in contents(unbroken).items() if not path.startswith("manifest")}
-    assert export(checkpoint, out, ("gguf-q8_0",)).written == ()
+    verify(out)
+
+
+def test_a_bundle_that_holds_every_level_already_is_left_untouched(
+    checkpoint: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "bundle"
+    shutil.copytree(unbroken, out)
+    before, held = traces(out), traces(tmp_path)["."]
+    made = export(checkpoint, out, ("onnx-int4", "gguf-q8_0"))
+    assert made.written == made.gate == made.levels == () and set(made.bundle.names) == set(LEVELS)
+    assert traces(out) == before and traces(tmp_path)["."] == held
+    with pytest.raises(ExtendError, match="licence 'unknown', not 'mit'"):
+        export(checkpoint, out, ("gguf-q8_0",), license="mit")
+    (out / "gguf-q8_0/model.gguf").write_bytes(b"another")
+    with pytest.raises(VerifyError, match=r"gguf-q8_0/model\.gguf was changed"):
+        export(checkpoint, out, ("gguf-q8_0",))
+    assert contents(out)["gguf-q8_0/model.gguf"] == b"another"
+
+
+def left_behind(checkpoint: Path, out: Path, levels: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> int:
+    """Export without the gate and die before the manifest; return the bytes that lie in the draft."""
+
+    def dies(*_: object, **__: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(module, "write_manifest", dies)
+        export(checkpoint, out, levels, gate=False)
+    return draft_bytes(out)
+
+
+def draft_bytes(out: Path) -> int:
+    draft = out.with_name(f".{out.name}.partial")
+    return sum(file.stat().st_size for file in draft.rglob("*") if file.is_file())
+
+
+def give_disk(out: Path, capacity: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk hold so many bytes, of which the draft takes its own."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(capacity, 0, capacity - draft_bytes(out)))
+
+
+def test_the_room_on_the_disk_counts_what_stays_of_a_draft_and_nothing_else(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, asked = tmp_path / "bundle", ("gguf-q8_0",)
+    need = disk_bytes(check_shapes(checkpoint), [level("gguf-q8_0")])
+    kept = left_behind(checkpoint, out, ("gguf-f32",), monkeypatch)
+    assert kept > 1.5 * need
+
+    # Finished levels that nobody asks for now stay until the others are written.
+    give_disk(out, kept + need // 2, monkeypatch)
+    with pytest.raises(PublishError, match="free some space"):
+        export(checkpoint, out, asked, gate=False)
+    assert draft_bytes(out) == kept, "what was finished is thrown away for want of room"
+
+    # What another command left is removed first, and its bytes are room.
+    give_disk(out, need * 11 // 10, monkeypatch)
+    export(checkpoint, out, asked, gate=False, license="mit")
+    verify(out)
+    shutil.rmtree(out)
+
+    # What is finished of the levels that are asked for needs no room again.
+    kept = left_behind(checkpoint, out, asked, monkeypatch)
+    give_disk(out, kept, monkeypatch)
+    export(checkpoint, out, asked, gate=False)
     verify(out)
 
 

@@ -44,7 +44,7 @@ def calibrated(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     """Return a checkpoint, its importance matrix and its activations."""
     folder = tmp_path_factory.mktemp("imatrix")
     checkpoint = tiny_checkpoint(folder / "checkpoint", tied=request.param)
-    made = calibrate(checkpoint, phantom_set(folder / "set"), cache=folder / "cache")
+    made = calibrate(checkpoint, Dataset.open(phantom_set(folder / "set")), cache=folder / "cache")
     return checkpoint, entry_folder(folder / "cache", made) / IMATRIX, made
 
 
@@ -69,7 +69,8 @@ def test_a_model_of_text_alone_is_calibrated_on_rows_without_images(family: str,
     folder = build_text_checkpoint(tmp_path / "checkpoint", family)
     drawn = Dataset.open(phantom_set(tmp_path / "set"))
     texts = [example for example in drawn.examples if not example.images]
-    made = calibrate(folder, rewritten(drawn, tmp_path / "texts", texts), cache=tmp_path / "cache")
+    rows = Dataset.open(rewritten(drawn, tmp_path / "texts", texts))
+    made = calibrate(folder, rows, cache=tmp_path / "cache")
     rows = importance_rows(made, Checkpoint.open(folder).config)
     stored = read_gguf(entry_folder(tmp_path / "cache", made) / IMATRIX).tensors
     assert len(stored) == 2 * len(rows)
