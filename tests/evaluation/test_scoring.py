@@ -129,3 +129,32 @@ def test_an_unknown_normalisation_is_refused_with_the_names_that_there_are() -> 
     assert [likelihood_of(name) for name in LIKELIHOODS] == list(LIKELIHOODS)
     with pytest.raises(ScoringError, match="'per token', 'raw sum', 'per character', not 'mean'"):
         likelihood_of("mean")
+
+
+def test_precision_is_of_the_reply_and_recall_of_the_answer() -> None:
+    wordy = token_overlap("left lung base with some fluid", "left lung")
+    terse = token_overlap("left lung", "left lung base with some fluid")
+    assert (wordy.precision, wordy.recall) == (pytest.approx(1 / 3), 1.0)
+    assert (terse.precision, terse.recall) == (1.0, pytest.approx(1 / 3))
+    assert list(vars(wordy)) == ["precision", "recall", "f1"] and wordy.f1 == terse.f1 == pytest.approx(0.5)
+
+
+def test_no_yes_in_a_longer_word_and_no_word_with_no_in_it_counts() -> None:
+    for reply in ("abnormal", "nodule noted", "yesterday's eyes", "unknown"):
+        assert (
+            score_reply(reply, "no", answer_type="yesno").invalid
+            and score_reply(reply, "yes", answer_type="yesno").invalid
+        )
+
+
+def test_the_question_decides_what_a_denial_answers() -> None:
+    said = "No nodules are seen."
+    assert score_reply(said, "no", answer_type="yesno", question="Are there nodules?").correct
+    assert score_reply(said, "yes", answer_type="yesno", question="Are the lungs free of nodules?").correct
+    assert score_reply(said, "no", answer_type="yesno").invalid
+
+
+@pytest.mark.parametrize("key", ["a mass", "a cyst", "neither"])
+def test_a_reply_that_names_every_option_is_right_for_no_key(key: str) -> None:
+    options = ("a mass", "a cyst", "neither")
+    assert score_reply("a mass, a cyst, neither", key, answer_type="choice", options=options).invalid
