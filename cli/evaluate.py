@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .. import InfimedError
+from .. import InfimedError, MissingExtra
 from .progress import drawn
 
 if TYPE_CHECKING:
+    from ..evaluation.drift_report import Share
+    from ..evaluation.prediction import Prediction
     from ..training.targets import Target
 
 
@@ -103,14 +105,28 @@ def evaluate(
     for name, folder in files.items():
         run = read_run(folder, name)
         right = sum(row.correct for row in run.predictions)
+        measured = _accuracy(run.predictions)
+        interval = (measured.lower, measured.upper) if measured else None
         told.append({"run": name, "dataset": run.meta.identity.dataset, "items": run.meta.items, "correct": right,
-                     "accuracy": right / run.meta.items, "items_per_second": run.items_per_second,
+                     "accuracy": measured.value if measured else None, "accuracy_interval_95": interval,
+                     "items_per_second": run.items_per_second,
                      "file": str(folder / f"{name}.jsonl")})  # fmt: skip
         if not as_json:
+            share = f" ({measured.value:.1%} [{measured.lower:.1%}, {measured.upper:.1%}])" if measured else ""
             speed = f", {run.items_per_second:.1f} questions/s" if run.items_per_second else ""
-            typer.echo(f"{name:24} {right:,} of {run.meta.items:,} right ({right / run.meta.items:.1%}){speed}")
+            typer.echo(f"{name:24} {right:,} of {run.meta.items:,} right{share}{speed}")
     if as_json:
         typer.echo(json.dumps(told, indent=2))
+
+
+def _accuracy(rows: Sequence[Prediction]) -> Share | None:
+    """Return the accuracy with its clustered interval; None without SciPy, as no share is told without it."""
+    from ..evaluation.comparison import accuracy
+
+    try:
+        return accuracy(rows)
+    except MissingExtra:
+        return None
 
 
 def find_targets(
