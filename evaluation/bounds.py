@@ -71,7 +71,8 @@ class PairedClusters:
         """
         discordant = self.harmful + self.healing
         gain = np.maximum(self.healing - self.harmful, 0.0) / np.maximum(discordant, 1.0)
-        return self.inflation * gain / 2
+        half: Reals = self.inflation * gain / 2
+        return half
 
     def mirrored(self) -> PairedClusters:
         """Exchange harmful and healing: the same comparison seen from the other run."""

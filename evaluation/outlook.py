@@ -65,7 +65,8 @@ def competence_power(sizes: ArrayLike, lead: Lead, correlation: float, draws: in
 def smallest_margin(sizes: ArrayLike, flips: Flips, draws: int = DRAWS) -> float:
     """Return the smallest margin that these clusters certify with power 0.8, competence aside; 1 where none."""
     pairs = draw_pairs(sizes, flips, draws, np.random.default_rng(SEED))
-    return float(min(1.0, max(0.0, -np.quantile(lower_bound(pairs, ALPHA), 1 - POWER, method="lower"))))
+    lower = float(np.quantile(lower_bound(pairs, ALPHA), 1 - POWER, method="lower"))
+    return min(1.0, max(0.0, -lower))
 
 
 def clusters_needed(sizes: ArrayLike, flips: Flips, margin: float, lead: Lead, draws: int = DRAWS) -> int | None:

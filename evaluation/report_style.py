@@ -73,6 +73,7 @@ summary{cursor:pointer;color:var(--accent);font-size:13.5px;font-weight:550;padd
 max-width:100%}
 summary:focus-visible{outline:2px solid var(--accent);outline-offset:3px;border-radius:4px}
 details .scroll{overflow-x:auto;margin-top:10px}
+.stack{overflow-x:auto}
 details td,details tbody th{padding-top:8px;padding-bottom:8px;font-size:13.5px}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:14px 20px;margin:16px 0 0;align-items:start}
 dd{margin:0;max-width:76ch}

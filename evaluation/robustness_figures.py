@@ -155,7 +155,8 @@ def _by_cluster(values: NDArray[np.float64], clusters: ArrayLike) -> tuple[NDArr
 def _subsets(places: int) -> NDArray[np.float64]:
     """Return every set of places but none and all, one a row: (2^places - 2, places) of 0 and 1."""
     numbers = np.arange(1, 2**places - 1)
-    return ((numbers[:, None] >> np.arange(places)) & 1).astype(np.float64).reshape(-1, places)
+    rows: NDArray[np.float64] = ((numbers[:, None] >> np.arange(places)) & 1).astype(np.float64).reshape(-1, places)
+    return rows
 
 
 def _signs(draws: int, clusters: int) -> Iterator[NDArray[np.float64]]:
