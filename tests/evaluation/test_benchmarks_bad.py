@@ -17,9 +17,11 @@ from infimed.evaluation.import_files import rows_of, split_of
 from infimed.evaluation.importers import import_dataset
 
 from . import official
+
+pytest.importorskip("pyarrow")  # before what is imported of test_benchmarks, which skips itself without it
+
 from .test_benchmarks import SETS, reasons
 
-pytest.importorskip("pyarrow")
 GONE = object()  # a field that the row does not have
 Entry = dict[str, Any]
 
