@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .. import InfimedError
 from ..runtime.families import family_of
 from .family_mappings import mapping_of
-from .onnx_repeat import deepen, shallow_kinds
+from .onnx_repeat import trace_deep
 from .onnx_trace import Dtype, Port, trace, weight_ports
 from .optimum_tables import text_numbers
 from .rope import ROPE_KINDS, RopeScaling, inverse_frequencies
@@ -143,14 +143,14 @@ def trace_decoder(numbers: DecoderNumbers, dtype: Dtype = "float32") -> Any:
     float16: matrices, biases, embeddings and the cache are; norms, rotation, softmax and the sum over the layers stay
     float32, with explicit casts between them, and so do the logits that come out.
     """
-    kinds = ("layer",) * numbers.layers
-    shallow = shallow_kinds(kinds)
-    if shallow is None:
-        return trace_whole(numbers, dtype)
     weights, inputs, outputs = _ports(numbers, dtype)
-    traced = trace_whole(replace(numbers, layers=len(shallow)), dtype)
-    halved = halves(weights) if dtype == "float16" else ()
-    return deepen(traced, kinds, FIRST_WEIGHT, [*weight_ports(weights, halved), *inputs], outputs)
+    return trace_deep(
+        lambda kinds: trace_whole(replace(numbers, layers=len(kinds)), dtype),
+        ("layer",) * numbers.layers,
+        FIRST_WEIGHT,
+        [*weight_ports(weights, halves(weights) if dtype == "float16" else ()), *inputs],
+        outputs,
+    )
 
 
 def trace_whole(numbers: DecoderNumbers, dtype: Dtype = "float32") -> Any:

@@ -8,7 +8,7 @@ once; its second one is copied. The result is the graph that tracing all layers 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -26,6 +26,22 @@ def shallow_kinds(kinds: Sequence[str]) -> tuple[str, ...] | None:
     """
     found = (*(kind for kind in dict.fromkeys(kinds) for _ in range(2)), kinds[-1])
     return found if len(found) < len(kinds) and all(kinds.count(kind) > 1 for kind in found) else None
+
+
+def trace_deep(
+    trace_layers: Callable[[Sequence[str]], Any],
+    kinds: Sequence[str],
+    first_weight: str,
+    inputs: Sequence[Port],
+    outputs: Sequence[Port],
+) -> Any:
+    """Return the graph of a model with layers of these kinds, traced as shallow as that can be.
+
+    trace_layers: traces the model with layers of the kinds it is given. The rest as for `deepen`.
+    """
+    shallow = shallow_kinds(kinds)
+    traced = trace_layers(shallow or kinds)
+    return deepen(traced, kinds, first_weight, inputs, outputs) if shallow else traced
 
 
 @dataclass(frozen=True)

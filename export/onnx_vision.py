@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.vision_index import window_tokens
 from .onnx_decoder import GraphError, halves, rms_norm, rotate
-from .onnx_repeat import deepen, shallow_kinds
+from .onnx_repeat import trace_deep
 from .onnx_trace import Dtype, Port, trace, weight_ports
 
 if TYPE_CHECKING:
@@ -109,15 +109,19 @@ def trace_vision(numbers: VisionNumbers, dtype: Dtype = "float32") -> Any:
     float16: matrices and biases are; pixels, norms, rotation, softmax, the sum over the layers and the embeddings that
     come out stay float32, with explicit casts between them.
     """
-    kinds = ["full" if layer in numbers.full else "window" for layer in range(numbers.layers)]
-    shallow = shallow_kinds(kinds)
-    if shallow is None:
-        return trace_whole(numbers, dtype)
-    full = tuple(layer for layer, kind in enumerate(shallow) if kind == "full")
     weights, inputs, outputs = _ports(numbers)
-    traced = trace_whole(replace(numbers, layers=len(shallow), full=full), dtype)
-    halved = halves(weights) if dtype == "float16" else ()
-    return deepen(traced, kinds, FIRST_WEIGHT, [*weight_ports(weights, halved), *inputs], outputs)
+
+    def trace_layers(kinds: Sequence[str]) -> Any:
+        full = tuple(layer for layer, kind in enumerate(kinds) if kind == "full")
+        return trace_whole(replace(numbers, layers=len(kinds), full=full), dtype)
+
+    return trace_deep(
+        trace_layers,
+        ["full" if layer in numbers.full else "window" for layer in range(numbers.layers)],
+        FIRST_WEIGHT,
+        [*weight_ports(weights, halves(weights) if dtype == "float16" else ()), *inputs],
+        outputs,
+    )
 
 
 def trace_whole(numbers: VisionNumbers, dtype: Dtype = "float32") -> Any:
