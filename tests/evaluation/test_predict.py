@@ -90,16 +90,6 @@ def test_a_level_whose_numbers_overflow_is_named_with_the_example_and_the_remedy
 torch = pytest.importorskip("torch")
 from infimed.training.reference import open_reference  # noqa: E402
 
-from ..models import build_random_checkpoint  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_random_checkpoint(
-        tmp_path_factory.mktemp("checkpoint"), hidden=64, ffn=96, vision_hidden=32, vision_ffn=48, vision_depth=2,
-        fullatt_block_indexes=(1,),
-    )  # fmt: skip
-
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

@@ -19,19 +19,9 @@ from infimed.evaluation.probes import ProbeSpec, parse_probes
 torch = pytest.importorskip("torch")
 from infimed.training.reference import open_reference  # noqa: E402
 
-from ..models import build_random_checkpoint  # noqa: E402
-
 SUBJECT = Subject("checkpoint", "checkpoint", "0" * 64, 1)
 ASKING = Asking(max_tokens=3)
 SPECS = parse_probes(["shuffle", "paraphrase", "swap", "mirror", "noise:2", "blur:2"])
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_random_checkpoint(
-        tmp_path_factory.mktemp("checkpoint"), hidden=64, ffn=96, vision_hidden=32, vision_ffn=48, vision_depth=2,
-        fullatt_block_indexes=(1,),
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
