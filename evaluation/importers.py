@@ -6,7 +6,6 @@ and split of every row are kept. Knows the layouts only through their table.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from .. import InfimedError
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.files import sha256_file
 from ..runtime.images import open_image
+from ..runtime.scratch import scratch
 from .benchmarks import Aside
 from .dataset import Dataset, check_target, image_ref, write_dataset
 from .example import JSON, Content, DatasetError, Example, ImageRef, TextRef, utf8
@@ -50,8 +50,8 @@ def import_dataset(
     if subset and found.benchmark is None:
         raise DatasetError(f"layout {found.name} has no subsets; --subset is for benchmarks")
     aside = Aside()
-    with tempfile.TemporaryDirectory(prefix="infimed-import-") as scratch:
-        images = _Images(Path(scratch), (source if source.is_dir() else source.parent).resolve())
+    with scratch("import") as place:
+        images = _Images(place, (source if source.is_dir() else source.parent).resolve())
         examples: list[Example] = []
         refused: list[BadRow] = []
         ids: set[str] = set()
@@ -96,8 +96,8 @@ def _why(refused: list[BadRow], aside: Aside) -> str:
 class _Images(Mapping[str, bytes]):
     """The images met so far, by their path in the dataset; bytes stay on disk until they are copied."""
 
-    def __init__(self, scratch: Path, root: Path) -> None:
-        self._scratch = scratch
+    def __init__(self, folder: Path, root: Path) -> None:
+        self._folder = folder
         self._root = root
         self._files: dict[str, Path] = {}
         self._known: dict[ImageFile, ImageRef | str] = {}
@@ -137,7 +137,7 @@ class _Images(Mapping[str, bytes]):
         if ref.path not in self._files:
             open_image(data)
             if path is None:
-                path = self._scratch / Path(ref.path).name
+                path = self._folder / Path(ref.path).name
                 path.write_bytes(data)
             self._files[ref.path] = path
         return ref

@@ -70,6 +70,17 @@ def refuse_numbers(stated: Mapping[str, Any], config: Any) -> None:
             raise CheckpointError(f"config.json: {key} is {value!r}; a number above 0 is needed")
 
 
+def image_token_fault(stated: Mapping[str, Any], prompter: Prompter) -> str | None:
+    """Return how config.json names another token for images than the tokenizer has; None where it does not."""
+    named = stated.get("image_token_id", prompter.image_token_id)
+    if not prompter.family.image_token or named == prompter.image_token_id:
+        return None
+    return (
+        f"config.json: image_token_id is {named!r}, {prompter.family.image_token} of tokenizer.json is "
+        f"{prompter.image_token_id}"
+    )
+
+
 def _check_kind(config: Any) -> None:
     if getattr(config, "quantization_config", None):
         raise CheckpointError("the checkpoint is quantised already; export from its full-precision form")
@@ -113,12 +124,8 @@ def _check_tokens(stated: Mapping[str, Any], prompter: Prompter, rows: int) -> N
         )
     if wrong := sorted(number for number in prompter.end_ids if not 0 <= number < rows):
         raise CheckpointError(f"generation_config.json: eos_token_id {wrong[0]} is no token of {rows}; correct it")
-    named = stated.get("image_token_id", prompter.image_token_id)
-    if prompter.family.image_token and named != prompter.image_token_id:
-        raise CheckpointError(
-            f"config.json: image_token_id is {named!r}, {prompter.family.image_token} of tokenizer.json is "
-            f"{prompter.image_token_id}; correct config.json"
-        )
+    if fault := image_token_fault(stated, prompter):
+        raise CheckpointError(f"{fault}; correct config.json")
 
 
 def _check_pixels(checkpoint: Checkpoint, prompter: Prompter) -> None:

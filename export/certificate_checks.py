@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from .. import InfimedError, MissingExtra
-from ..runtime.manifest import PROBES
+from ..runtime.manifest import MANIFEST, PROBES, SHARED
 from ..runtime.preprocessing import patches
 from ..runtime.prompt import Prompt, Prompter
 from .certificate import Finding
@@ -35,6 +35,8 @@ def check_prompts_of(level: Level, references: Sequence[Reference]) -> Iterator[
         yield Finding("tokens", "failed", str(error))
         return
     faults: dict[str, str] = {}
+    if level.preprocessing is not None and dict(level.preprocessing) != prompter.preprocessing:
+        faults["pixels"] = f"{MANIFEST} states other pixel rules than preprocessor_config.json in {SHARED}/"
     images = 0
     recorded = all(reference.golden is not None for reference in references)
     for reference in references:

@@ -7,7 +7,6 @@ Every finding is told as soon as it is there, so that an abort leaves what was f
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,6 +21,7 @@ from ..runtime.levels import QuantLevel
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import MANIFEST, PROBES, Manifest
 from ..runtime.open_engine import computed_as
+from ..runtime.scratch import scratch
 from .answers import Answers, take_answers
 from .certificate import Certificate, Finding, Statement
 from .certificate_checks import check_headers, check_prompts_of, check_weights
@@ -51,15 +51,12 @@ def examine(
     written, 8 bytes per weight, and removed; the system's folder for temporary files by default.
     """
     manifest = Manifest.from_json(strict_json((folder / MANIFEST).read_bytes()))
-    level = Level(folder, next(entry for entry in manifest.levels if entry.name == name))
+    level = Level(folder, next(entry for entry in manifest.levels if entry.name == name), manifest.preprocessing)
     row = level_row(name)
     references = sample(read_probes(folder / PROBES), probes)
-    place = Path(tempfile.mkdtemp(prefix="infimed-parity-", dir=work))
-    try:
+    with scratch("parity", work) as place:
         examination = _Examination(level, row, references, threads, drift_limit_nats, place, on_event, on_finding)
         statements = examination.run()
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     kinds = Counter(reference.probe.kind for reference in references)
     return Certificate(name, manifest.level_digest(name), dict(sorted(kinds.items())), versions(row), statements)
 

@@ -17,8 +17,9 @@ from .. import MissingExtra
 from ..runtime.families import family_of
 from ..runtime.llama_files import PROJECTOR, VISION_ARCHITECTURE
 from ..runtime.preprocessing import PixelRules
-from ..runtime.prompt import read_json
+from ..runtime.prompt import Prompter, read_json
 from ..runtime.tensorrt_recipe import RECIPE, Network, Recipe
+from .agreement import image_token_fault
 from .certificate_gguf import computed_fault
 from .certificate_onnx import graph_inputs, graph_metadata, rotary_frequencies
 from .dequantised_level import Level
@@ -37,6 +38,8 @@ VISION_NORM_EPSILON = 1e-6
 def header_fault(level: Level) -> str | None:
     """Return the first entry that is not what shared/ says, in words; None where all are. Raises MissingExtra."""
     config = read_json(level.shared / "config.json")
+    if fault := image_token_fault(config, Prompter.open(level.shared)):
+        return fault
     if level.format == "gguf":
         fault = _gguf_fault(level.text, _text_header(level.shared, config)) or computed_fault(level.text, config)
         if fault or level.tower is None:

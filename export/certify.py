@@ -6,7 +6,6 @@ and the step it died in is the failed one, with the signal's name.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.levels import level as level_row
 from ..runtime.manifest import PROBES
 from ..runtime.open_engine import default_threads
+from ..runtime.scratch import scratch
 from .certificate import KINDS, Certificate, Finding, Statement
 from .certificate_examine import examine, sample, versions
 from .own_process import SILENCE_S, OwnProcess, telling
@@ -45,16 +45,16 @@ def certify(
     """
     digest = bundle.manifest.level_digest(bundle.entry(level).name)
     references = sample(read_probes(bundle.folder / PROBES), probes)
-    with tempfile.TemporaryDirectory(prefix="infimed-parity-", dir=work) as place:
+    with scratch("parity", work) as place:
         given = {
             "folder": str(Path(bundle.folder).resolve()),
             "level": level,
             "probes": probes,
             "threads": threads or default_threads(),
             "drift_limit_nats": drift_limit_nats,
-            "work": place,
+            "work": str(place),
         }
-        child = OwnProcess(__name__, given, Path(place) / "stderr", silence_s)
+        child = OwnProcess(__name__, given, place / "stderr", silence_s)
         found: dict[str, list[Finding]] = {}
         stage, ending = "start", ""
         try:

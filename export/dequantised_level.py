@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..runtime.decoding import Decoder
 from ..runtime.engine import Engine
@@ -29,10 +31,11 @@ from .onnx_stored import dequantised
 
 @dataclass(frozen=True)
 class Level:
-    """A level of a folder laid out as a bundle."""
+    """A level of a folder laid out as a bundle. preprocessing: the pixel rules of its manifest, None without one."""
 
     folder: Path
     entry: LevelEntry
+    preprocessing: Mapping[str, Any] | None = None
 
     @property
     def format(self) -> str:

@@ -5,8 +5,8 @@ An engine that ends its process ends that one; the export says which level it wa
 
 from __future__ import annotations
 
+import contextlib
 import sys
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from ..runtime.events import Event, OnEvent
 from ..runtime.files import strict_json
 from ..runtime.manifest import LevelEntry
 from ..runtime.open_engine import open_level
+from ..runtime.scratch import scratch
 from .draft import read_references
 from .own_process import OwnProcess, telling
 from .parity import Parity, ParityError, measure
@@ -29,7 +30,7 @@ class Gauge:
         self._given = {"draft": str(draft), "notes": str(notes), "threads": threads}
         self._on_event = on_event
         self._process: OwnProcess | None = None
-        self._words: tempfile.TemporaryDirectory[str] | None = None
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> Gauge:
         return self
@@ -37,14 +38,13 @@ class Gauge:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if self._process is not None:
             self._process.end()
-        if self._words is not None:
-            self._words.cleanup()
+        self._held.close()
 
     def measure(self, entry: LevelEntry) -> Parity:
         """Return a finished level's distance to the reference. Raises ParityError where its engine cannot be run."""
         if self._process is None:
-            self._words = tempfile.TemporaryDirectory(prefix="infimed-gauge-")
-            self._process = OwnProcess(__name__, self._given, Path(self._words.name) / "stderr")
+            words = self._held.enter_context(scratch("gauge"))
+            self._process = OwnProcess(__name__, self._given, words / "stderr")
         self._process.ask(asdict(entry))
         for told in self._process.lines():
             if "event" in told:

@@ -6,7 +6,6 @@ at each level, and a product of matrices stands for what the models compute. Not
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from ..runtime.bundle import Bundle
 from ..runtime.levels import QuantLevel, full_precision_of
 from ..runtime.levels import level as level_row
 from ..runtime.prompt import Prompter
+from ..runtime.scratch import scratch
 from ..runtime.shape import CheckpointError, ModelShape
 from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
@@ -224,12 +224,12 @@ class _Rates:
         node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], name="MatMul_0")
         graph = onnx.helper.make_graph([node], "sample", ports, [end])
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
-        with tempfile.TemporaryDirectory(prefix="infimed-sample-") as folder:
+        with scratch("sample") as folder:
             sources: Mapping[str, Source] = {"w": self._source}
             made = write_graph(
-                model, Path(folder), "sample", sources, scheme, threads=self._threads, ranges={"w": 1.0}
+                model, folder, "sample", sources, scheme, threads=self._threads, ranges={"w": 1.0}
             )  # fmt: skip
-            return float(sum((Path(folder) / name).stat().st_size for name in made.files))
+            return float(sum((folder / name).stat().st_size for name in made.files))
 
 
 # What a mix of llama.cpp mostly consists of, for its speed alone; what each tensor gets is llama.cpp's choice.

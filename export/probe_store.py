@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ..runtime.messages import ImagePart, Message, Part, TextPart
 from ..runtime.prompt import Prompter
 from ..training.checkpoint import Checkpoint, decode
 from .gguf_names import hub_names
-from .golden import Golden, golden
+from .golden import Golden, Reading, golden
 from .parity import Reference
 from .probes import Probe
 from .sketch import PAIRS, sketch
@@ -33,6 +34,7 @@ PROBES_FILE = "probes.json"
 LOGITS_FILE = "reference.safetensors"
 GOLDEN_FILE = "golden.safetensors"
 SKETCHES_FILE = "weights.safetensors"
+_READING = "reading"
 _FLOATING = ("F64", "F32", "F16", "BF16")
 _BLOCK_WEIGHTS = 1 << 22
 
@@ -67,7 +69,8 @@ def write_probes(folder: Path, references: Sequence[Reference], prompter: Prompt
         )
     write_bytes(folder / PROBES_FILE, canonical_json(rows))
     write_bytes(folder / LOGITS_FILE, save({reference.probe.id: reference.rows for reference in references}))
-    write_bytes(folder / GOLDEN_FILE, save(records))
+    reading = canonical_json(asdict(Reading.of(prompter))).decode()
+    write_bytes(folder / GOLDEN_FILE, save(records, {_READING: reading}))
 
 
 def write_sketches(folder: Path, checkpoint: Checkpoint, on_event: OnEvent = ignore) -> None:
@@ -120,13 +123,14 @@ def read_probes(folder: Path) -> tuple[Reference, ...]:
     try:
         logits = load_file(folder / LOGITS_FILE)
         records = load_file(folder / GOLDEN_FILE) if (folder / GOLDEN_FILE).is_file() else None
+        reading = _read_reading(folder / GOLDEN_FILE) if records is not None else None
         return tuple(
             Reference(
                 Probe(row["id"], row["kind"], tuple(_read_message(folder, message) for message in row["messages"])),
                 tuple(int(token) for token in row["continuation"]),
                 logits[row["id"]].astype(np.float32),
                 (),
-                None if records is None else _read_golden(row, records),
+                None if records is None else _read_golden(row, records, reading),
             )
             for row in json.loads((folder / PROBES_FILE).read_bytes())
         )
@@ -134,7 +138,20 @@ def read_probes(folder: Path) -> tuple[Reference, ...]:
         raise VerifyError(f"{folder} holds no readable probes ({error}); get the bundle again") from None
 
 
-def _read_golden(row: Mapping[str, Any], records: Mapping[str, NDArray[Any]]) -> Golden:
+def _read_reading(file: Path) -> Reading | None:
+    """Return by what the prompts were made; None of a bundle that was made before it was recorded."""
+    from safetensors import safe_open
+
+    with safe_open(file, "np") as opened:
+        text = (opened.metadata() or {}).get(_READING)
+    if text is None:
+        return None
+    value = json.loads(text)
+    ends = tuple(int(token) for token in value["end_ids"])
+    return Reading(ends, int(value["image_token_id"]), dict(value["pixel_rules"]))
+
+
+def _read_golden(row: Mapping[str, Any], records: Mapping[str, NDArray[Any]], reading: Reading | None) -> Golden:
     before = f"{row['id']}/"
     return Golden(
         records[f"{before}token_ids"].astype(np.int64),
@@ -142,6 +159,7 @@ def _read_golden(row: Mapping[str, Any], records: Mapping[str, NDArray[Any]]) ->
         records[f"{before}grids"].astype(np.int64),
         tuple(str(value) for value in row["pixels_sha256"]),
         records[f"{before}pixel_sample"].astype(np.float32),
+        reading,
     )
 
 

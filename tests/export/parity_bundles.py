@@ -77,8 +77,10 @@ def build_bundle(
     return Bundle.open(out)
 
 
-def changed_copy(bundle: Bundle, out: Path, change: Callable[[Path], None]) -> Bundle:
-    """Return a copy of a bundle with something changed in it and a manifest that says so."""
+def changed_copy(
+    bundle: Bundle, out: Path, change: Callable[[Path], None], preprocessing: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Return a copy of a bundle with something changed in it, the pixel rules too, and a manifest that says so."""
     shutil.copytree(bundle.folder, out)
     change(out)
     for name in (MANIFEST, MANIFEST_SHA256):
@@ -88,7 +90,7 @@ def changed_copy(bundle: Bundle, out: Path, change: Callable[[Path], None]) -> B
         out,
         family=old.family,
         license=old.license,
-        preprocessing=old.preprocessing,
+        preprocessing=preprocessing or old.preprocessing,
         levels=old.levels,
         provenance=old.provenance,
     )

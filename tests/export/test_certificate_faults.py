@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from infimed.export.certificate import Certificate
+from infimed.export.certificate import Certificate, Finding
+from infimed.export.certificate_checks import check_headers, check_prompts_of
 from infimed.export.certificate_examine import examine
+from infimed.export.dequantised_level import Level
+from infimed.export.probe_store import read_probes
 from infimed.runtime import prompt as prompt_module
 from infimed.runtime.bundle import Bundle
 
@@ -164,6 +168,55 @@ def test_a_newline_missing_from_the_template_is_refused(clean: Bundle, tmp_path:
     found = taken(changed_copy(clean, tmp_path / "bundle", change), level)
     assert found.failure and (found.failure[0], found.failure[1].stage) == ("checks", "tokens")
     assert found.finding("checks", "pixels").verdict == "held"
+
+
+def edited(name: str, change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
+    """Return what changes a JSON file of shared/."""
+
+    def edit(folder: Path) -> None:
+        path = folder / "shared" / name
+        value = json.loads(path.read_text("utf-8"))
+        change(value)
+        path.write_text(json.dumps(value), "utf-8")
+
+    return edit
+
+
+@pytest.mark.parametrize("level", ["gguf-q4_k_m", "onnx-fp32"])
+@pytest.mark.parametrize(
+    ("name", "key", "wrong", "stage", "said"),
+    [
+        ("config.json", "image_token_id", 3, "headers", "image_token_id is 3"),
+        ("generation_config.json", "eos_token_id", [2, 3], "tokens", "a reply ends at the tokens [2, 3"),
+        ("tokenizer_config.json", "eos_token", "a", "tokens", "a reply ends at the tokens ["),
+        ("preprocessor_config.json", "min_pixels", 5000, "pixels", "states other pixel rules"),
+    ],
+)
+def test_a_rule_in_shared_that_no_golden_prompt_shows_is_refused(
+    clean: Bundle, tmp_path: Path, level: str, name: str, key: str, wrong: object, stage: str, said: str
+) -> None:
+    bundle = changed_copy(clean, tmp_path / "bundle", edited(name, lambda value: value.update({key: wrong})))
+    fault = next(finding for finding in checks(bundle, level) if finding.verdict == "failed")
+    assert fault.stage == stage and said in fault.said
+
+
+def test_pixel_rules_that_are_changed_in_the_manifest_too_are_refused(clean: Bundle, tmp_path: Path) -> None:
+    rules = {**clean.manifest.preprocessing, "min_pixels": 5000}
+    change = edited("preprocessor_config.json", lambda value: value.update(min_pixels=5000))
+    bundle = changed_copy(clean, tmp_path / "bundle", change, rules)
+    fault = next(finding for finding in checks(bundle, "onnx-fp32") if finding.verdict == "failed")
+    assert fault.stage == "pixels" and "min_pixels is 5000, at export it was" in fault.said
+
+
+def checks(bundle: Bundle, level: str) -> list[Finding]:
+    """Return what is found of prompts and headers, before any engine is opened."""
+    opened = Level(bundle.folder, bundle.entry(level), bundle.manifest.preprocessing)
+    return [*check_prompts_of(opened, read_probes(bundle.folder / "probes")), check_headers(opened)]
+
+
+def test_the_clean_bundle_has_no_such_fault(clean: Bundle) -> None:
+    for level in ("gguf-q4_k_m", "onnx-fp32"):
+        assert {finding.verdict for finding in checks(clean, level)} == {"held"}
 
 
 def padded(rgb: np.ndarray, rules: Any) -> np.ndarray:
