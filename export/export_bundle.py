@@ -7,15 +7,13 @@ format is written is in gguf_export.py and onnx_export.py.
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from .. import InfimedError, __version__
+from .. import InfimedError
 from ..evaluation.dataset import Dataset
 from ..runtime.bundle import Bundle, describe, read_manifest, write_manifest
 from ..runtime.events import Event, OnEvent, ignore
@@ -29,18 +27,16 @@ from ..runtime.publish import PublishError, publishing, sync
 from ..runtime.shape import ModelShape
 from ..runtime.shape_check import check_shapes
 from ..training.checkpoint import Checkpoint
-from ..training.provenance import versions
 from ..training.reference import open_reference
-from .activations import Activations
 from .adopt import adopt, check_extends, made_from, release
 from .calibration import calibration_probes
 from .calibration_run import calibrate
 from .draft import Draft, notes_of
+from .export_job import Job, holds_probes, identity_of, provenance_of
 from .gauge import Gauge
 from .gguf_export import export_gguf
 from .libraries import require_libraries
 from .onnx_export import export_onnx
-from .optimum_tables import task_of
 from .outlook import disk_bytes, with_judges
 from .parity import Parity, check_prompts, require, take_references
 from .preflight import refuse_activations, refuse_calibration, refuse_early, refuse_license, refuse_target
@@ -53,8 +49,6 @@ from .weight_scan import check_weights
 PROBE_COUNT = 48
 REFERENCE_THREADS = 2
 """Torch splits its sums by the number of threads: with a fixed number the golden logits are the same bytes anywhere."""
-# What may change a byte of a bundle, where it is installed.
-_MAKERS = ("torch", "transformers", "numpy", "gguf", "llama_cpp_python", "onnx", "onnxscript", "onnxruntime", "optimum")
 
 
 @dataclass(frozen=True)
@@ -69,22 +63,6 @@ class Exported:
     gate: tuple[Parity, ...]
     levels: tuple[Parity, ...]
     written: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is exported and how. held: the bundle that gets further levels, if any. dataset: to calibrate by."""
-
-    checkpoint: Checkpoint
-    prompter: Prompter
-    rows: tuple[QuantLevel, ...]
-    held: Bundle | None
-    dataset: Dataset | None
-    activations: Activations | None
-    probe_count: int
-    gate: bool
-    threads: int
-    on_event: OnEvent
 
 
 def export_bundle(
@@ -136,8 +114,8 @@ def export_bundle(
             activations = calibrate(checkpoint.folder, dataset, on_event=on_event)
         refuse_activations(checkpoint, missing, activations)
         threads = threads or default_threads()
-        job = _Job(checkpoint, prompter, missing, held, dataset, activations, probe_count, gate, threads, on_event)
-        draft = Draft(work, notes_of(out), _identity(job, license))
+        job = Job(checkpoint, prompter, missing, held, dataset, activations, probe_count, gate, threads, on_event)
+        draft = Draft(work, notes_of(out), identity_of(job, license))
         _check_room(shape, with_judges(missing) if gate else missing, draft, out)
         try:
             pixel_difference, gates, found = _fill(job, draft)
@@ -177,22 +155,7 @@ def _check_room(shape: ModelShape, rows: Sequence[QuantLevel], draft: Draft, out
         )
 
 
-def _identity(job: _Job, license: str | None) -> dict[str, Any]:
-    """Return what decides a bundle's bytes, but for the levels."""
-    makers = [name for name in _MAKERS if importlib.util.find_spec(name.removesuffix("_python")) is not None]
-    return {
-        "checkpoint": job.checkpoint.sha256,
-        "calibration": None if job.dataset is None else job.dataset.sha256,
-        "activations": None if job.activations is None else job.activations.sha256,
-        "probes": job.probe_count,
-        "license": license,
-        "gate": job.gate,
-        "adds to": None if job.held is None else {path: e.sha256 for path, e in job.held.manifest.files.items()},
-        "made by": {"infimed": __version__, **versions(*makers)},
-    }
-
-
-def _fill(job: _Job, draft: Draft) -> tuple[float, tuple[Parity, ...], tuple[Parity, ...]]:
+def _fill(job: Job, draft: Draft) -> tuple[float, tuple[Parity, ...], tuple[Parity, ...]]:
     """Write what is missing; return the largest pixel difference, each format's gate and each level's distance."""
     if not job.rows:
         return 0.0, (), ()
@@ -216,7 +179,7 @@ def _copy_prompt_files(checkpoint: Path, shared: Path) -> None:
             shutil.copyfile(checkpoint / name, shared / name)
 
 
-def _take_references(job: _Job, draft: Draft) -> float:
+def _take_references(job: Job, draft: Draft) -> float:
     """Hold our prompts against transformers' and return the largest pixel difference; take the reference's answers.
 
     Those that were taken already are kept.
@@ -236,19 +199,14 @@ def _take_references(job: _Job, draft: Draft) -> float:
     return pixel_difference
 
 
-def _holds_probes(job: _Job) -> bool:
-    """Return whether the bundle that gets further levels brings the golden prompts: no others are drawn then."""
-    return job.held is not None and (job.held.folder / PROBES).is_dir()
-
-
-def _probes(job: _Job) -> tuple[Probe, ...]:
-    if job.held is not None and _holds_probes(job):
+def _probes(job: Job) -> tuple[Probe, ...]:
+    if job.held is not None and holds_probes(job):
         return tuple(reference.probe for reference in read_probes(job.held.folder / PROBES))
     probes = make_probes(job.probe_count, job.prompter.pixel_rules)
     return probes if job.dataset is None else probes + calibration_probes(job.dataset, job.probe_count)
 
 
-def _write_format(job: _Job, draft: Draft, format: Format) -> None:
+def _write_format(job: Job, draft: Draft, format: Format) -> None:
     """Write the levels of one format that are not finished yet, the one that its graph is judged on among them."""
     writers: dict[str, Callable[..., Mapping[str, LevelEntry]]] = {
         "gguf": partial(export_gguf, threads=job.threads, activations=job.activations),
@@ -274,7 +232,7 @@ def _gate(draft: Draft, format: Format, gauge: Gauge) -> Parity:
     return passed
 
 
-def _entries(job: _Job, draft: Draft) -> list[LevelEntry]:
+def _entries(job: Job, draft: Draft) -> list[LevelEntry]:
     found = [draft.level(row.name) for row in job.rows]
     return [entry for entry in found if entry is not None]
 
@@ -290,7 +248,7 @@ def _distance(draft: Draft, row: QuantLevel, gauge: Gauge) -> Parity:
     return found
 
 
-def _write_manifest(job: _Job, draft: Draft, license: str | None) -> Manifest:
+def _write_manifest(job: Job, draft: Draft, license: str | None) -> Manifest:
     """Bring what the bundle held already into the draft, and describe all of it."""
     held = job.held.manifest if job.held else None
     known: dict[str, FileEntry] = {}
@@ -305,25 +263,6 @@ def _write_manifest(job: _Job, draft: Draft, license: str | None) -> Manifest:
         license=held.license if held else license or "unknown",
         preprocessing=job.prompter.preprocessing,
         levels=[*(held.levels if held else ()), *_entries(job, draft)],
-        provenance=_provenance(job, held.provenance if held else {}),
+        provenance=provenance_of(job, held.provenance if held else {}),
         known=known,
     )
-
-
-def _provenance(job: _Job, held: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the bundle is made from. held: what it said before levels were added.
-
-    calibration_sha256: the dataset whose rows are among the probes. calibrated: the activations each calibrated level
-    was made by, and the rows they were taken of. ungated: levels that were held against no reference.
-    """
-    found: dict[str, Any] = {"checkpoint_sha256": job.checkpoint.sha256, "task": task_of(job.checkpoint.config)}
-    if job.dataset is not None and job.gate and job.rows and not _holds_probes(job):
-        found["calibration_sha256"] = job.dataset.sha256
-    found.update(held)
-    if job.activations is not None:
-        made_by = {"activations_sha256": job.activations.sha256, "rows_sha256": job.activations.dataset_sha256}
-        new = {row.name: made_by for row in job.rows if row.calibrated}
-        found["calibrated"] = {**held.get("calibrated", {}), **new}
-    if not job.gate:
-        found["ungated"] = sorted({*held.get("ungated", []), *(row.name for row in job.rows)})
-    return found
