@@ -211,10 +211,11 @@ class Chain:
         """Compare all runs with base plus adapter, write the report, fill in the checks."""
         report = drift(self.runs, "adapter", on_event=self.on_event)
         write_report(report, self.report_page.parent)
+        wide = max(len(row.overall.verdict) for row in report.rows)
         for row in report.rows:
             found = row.overall
             yield (
-                f"{found.verdict:24}{row.facts.run:22} {found.delta * 100:+5.1f} points "
+                f"{found.verdict:{wide}}  {row.facts.run:22} {found.delta * 100:+5.1f} points "
                 f"[{found.lower * 100:+.1f}, {found.upper * 100:+.1f}], "
                 f"harmful {found.harmful}, healing {found.healing}"
             )
@@ -243,7 +244,8 @@ def demo_checks(chain: Chain, report: DriftReport) -> Iterator[Check]:
     yield check(
         "it learned",
         learned,
-        f"{share_text(before)} before, {share_text(after)} after, text alone {lead.accuracy:.1%} ({lead.prior})",
+        f"{share_text(before).strip()} before, {share_text(after).strip()} after, "
+        f"text alone {lead.accuracy:.1%} ({lead.prior})",
     )
     worst = max(parity.kl_mean_nats for parity in chain.exported.gate)
     yield check("parity holds", worst <= KL_LIMIT_NATS, f"mean KL {worst:.1e} nats, at most {KL_LIMIT_NATS:g}")
