@@ -18,6 +18,7 @@ from .. import InfimedError
 from ..runtime.files import sha256_file
 from .example import Example
 from .jsonform import FormError, from_json, parse, to_json
+from .parts import is_cross_modal, parts_of
 
 SCHEMA = "infimed.predictions/1"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
@@ -48,6 +49,7 @@ class Prediction:
     of these values. Empty for open ones.
     generated, extracted: the greedy reply and what it says (None: not asked for, or INVALID). correct: by `choice`, or
     for open questions by exact match. score: 1 or 0, for open questions the token F1. wording: the question.
+    parts: the images and texts that the example shows before its question (0 in rows of before they were counted).
     """
 
     example_id: str
@@ -67,11 +69,17 @@ class Prediction:
     extracted: str | None
     correct: bool
     score: float
+    parts: int = 0
 
     def __post_init__(self) -> None:
         fault = _fault(self)
         if fault:
             raise FormError(f"example {self.example_id!r:.80}: {fault}")
+
+    @property
+    def cross_modal(self) -> bool:
+        """Whether the example shows an image together with another part: a second image, a report."""
+        return is_cross_modal(self.images, self.parts)
 
     @classmethod
     def of(
@@ -106,6 +114,7 @@ class Prediction:
             extracted=extracted,
             correct=correct,
             score=score,
+            parts=len(parts_of(example)),
         )
 
     def to_line(self) -> bytes:
