@@ -17,8 +17,18 @@ from numpy.typing import NDArray
 
 from .. import InfimedError
 from .backend import Backend, Placed
-from .distance import distance, log_softmax
-from .engine import Completion, Distance, OptionScore, PrefixHandle, Sampling, Scores, TopToken, check_choice
+from .distance import distance, log_softmax, token_logprobs
+from .engine import (
+    Completion,
+    Distance,
+    OptionScore,
+    PrefixHandle,
+    Sampling,
+    Scores,
+    TokenLogprobs,
+    TopToken,
+    check_choice,
+)
 from .messages import Message, TextPart
 from .prompt import PreparedImage, Prompt, Prompter
 from .sampling import pick_token, visible_text
@@ -113,12 +123,12 @@ class Decoder:
         ids: list[int] = []
         logprobs: list[float] = []
         told = ""
-        finish = "length"
+        finish, end_id = "length", None
         position = prompt.next_position
         while len(ids) < sampling.max_tokens:
             token, logprob = pick_token(row[-1], sampling, random)
             if token in self.prompter.end_ids:
-                finish = "stop"
+                finish, end_id = "stop", token
                 break
             ids.append(token)
             logprobs.append(logprob)
@@ -138,8 +148,9 @@ class Decoder:
             on_text(text[len(told) :])
         self.backend.truncate(len(prompt.token_ids), prompt.next_position)
         return Completion(
-            text, tuple(ids), tuple(logprobs), "stop" if finish == "stop" else "length", len(prompt.token_ids), reused
-        )
+            text, tuple(ids), tuple(logprobs), "stop" if finish == "stop" else "length", len(prompt.token_ids), reused,
+            end_id,
+        )  # fmt: skip
 
     def top_tokens(self, messages: Sequence[Message], count: int) -> tuple[TopToken, ...]:
         """Return the likeliest first tokens of a reply."""
@@ -155,6 +166,27 @@ class Decoder:
         if not continuation:
             return last
         return np.concatenate([last, self._continue(prompt, list(continuation), want=len(continuation))])
+
+    def continuation_logprobs(
+        self, messages: Sequence[Message], continuation: Sequence[int], at: int | Sequence[Sequence[int]]
+    ) -> tuple[TokenLogprobs, ...]:
+        """Return what is likely at each token of a continuation: one pass, then row by row in float64."""
+        if not continuation:
+            return ()
+        places: list[int | Sequence[int]] = (
+            [at] * len(continuation) if isinstance(at, int) else [list(named) for named in at]
+        )
+        if len(places) != len(continuation):
+            raise EngineError(f"tokens were named for {len(places)} places of a continuation of {len(continuation)}")
+        if isinstance(at, int) and at < 1:
+            raise EngineError(f"the {at} likeliest tokens were asked for; at least 1 is needed")
+        for named in (continuation, *(place for place in places if not isinstance(place, int))):
+            if wrong := [token for token in named if not 0 <= token < self.backend.vocab_size]:
+                raise EngineError(f"token {wrong[0]} is none of this model's {self.backend.vocab_size}")
+            if named is not continuation and len(set(named)) != len(named):
+                raise EngineError(f"a token is named twice among {list(named)[:8]}; name it once")
+        rows = self.logits(messages, continuation[:-1])
+        return tuple(token_logprobs(row, place) for row, place in zip(rows, places, strict=True))
 
     def prompt_logits(self, messages: Sequence[Message]) -> NDArray[np.float32]:
         """Return every row of the prompt's logits, computed afresh."""

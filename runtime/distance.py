@@ -1,7 +1,11 @@
-"""Measures how far one set of logits lies from another: KL divergence and top-1 agreement, in float64."""
+"""Measures how far one set of logits lies from another: KL divergence and top-1 agreement, in float64.
+
+And reduces a row of logits to some tokens and the rest, from which such a distance can be bounded elsewhere.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .engine import Distance
+from .engine import Distance, TokenLogprobs
 
 
 def log_softmax(rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -23,6 +27,37 @@ def kl_rows(reference: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]
     """Return KL(reference || other) in nats for each row of logits: (rows,)."""
     p, q = log_softmax(reference), log_softmax(other)
     return np.asarray((np.exp(p) * (p - q)).sum(axis=-1))
+
+
+def token_logprobs(row: NDArray[Any], at: int | Sequence[int]) -> TokenLogprobs:
+    """Reduce one row of logits, (vocab,). at: how many of the likeliest tokens to name (of equals the first), or which.
+
+    The rest is summed over its own terms, never taken as 1 minus the named ones: a rest of 1e-12 is as exact as any.
+    """
+    logs = log_softmax(row[None])[0]
+    likeliest = int(logs.argmax())
+    named = _likeliest(logs, at) if isinstance(at, int) else np.asarray(at, dtype=np.int64)
+    others = np.ones(len(logs), dtype=bool)
+    others[named] = False
+    rest = logs[others]
+    if not rest.size:
+        return TokenLogprobs(named, logs[named], -math.inf, 0.0, -math.inf, likeliest)
+    peak = rest.max()
+    mass = float(peak + np.log(np.exp(rest - peak).sum()))
+    among = rest - mass
+    entropy = max(0.0, -float((np.exp(among) * among).sum()))
+    return TokenLogprobs(named, logs[named], mass, entropy, float(rest.min()), likeliest)
+
+
+def _likeliest(logs: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Return the `count` likeliest tokens, the likeliest first, of equals the first; all where there are fewer."""
+    if count < len(logs):
+        # everything at least as likely as the last one wanted, so that equals are parted by their place alone
+        floor = np.partition(logs, len(logs) - count)[len(logs) - count] if count else np.inf
+        chosen = np.flatnonzero(logs >= floor)
+    else:
+        chosen = np.arange(len(logs))
+    return np.asarray(chosen[np.argsort(-logs[chosen], kind="stable")][:count], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)

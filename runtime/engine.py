@@ -103,7 +103,10 @@ def check_choice(question: str, options: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Completion:
-    """A generated reply. finish: "stop" (end of turn or a stop string) or "length"."""
+    """A generated reply. finish: "stop" (end of turn or a stop string) or "length".
+
+    end_id: the token that ended the turn, which is none of token_ids; None where no such token came.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -111,6 +114,7 @@ class Completion:
     finish: Literal["stop", "length"]
     prompt_tokens: int
     reused_tokens: int
+    end_id: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,24 @@ class TopToken:
     token_id: int
     text: str
     logprob_nats: float
+
+
+@dataclass(frozen=True, eq=False)
+class TokenLogprobs:
+    """What an engine holds likely at one place of a given continuation: some tokens by name, all others in sum.
+
+    token_ids: (n,), int64; logprobs_nats: (n,), float64, at temperature 1. rest_nats: log of the others' probability
+    together, -inf where there are none. rest_entropy_nats: entropy of the others among themselves. rest_lowest_nats:
+    log-probability of the least likely of them. likeliest: the token of the largest log-probability, the first of
+    equals.
+    """
+
+    token_ids: NDArray[np.int64]
+    logprobs_nats: NDArray[np.float64]
+    rest_nats: float
+    rest_entropy_nats: float
+    rest_lowest_nats: float
+    likeliest: int
 
 
 @dataclass(frozen=True)
@@ -186,6 +208,16 @@ class Engine(Protocol):
 
     def logits(self, messages: Sequence[Message], continuation: Sequence[int] = ()) -> NDArray[np.float32]:
         """Return the rows that predict continuation[0], ..., and what follows it: (1 + len(continuation), vocab)."""
+
+    def continuation_logprobs(
+        self, messages: Sequence[Message], continuation: Sequence[int], at: int | Sequence[Sequence[int]]
+    ) -> tuple[TokenLogprobs, ...]:
+        """Return what is likely at each token of a given continuation, the tokens before it being given.
+
+        The first entry is of what predicts continuation[0]. at: how many of the likeliest tokens to name, the
+        likeliest first, or for each place the tokens to name, in that order. A token that the model does not have, or
+        one twice, is refused.
+        """
 
     def prompt_logits(self, messages: Sequence[Message]) -> NDArray[np.float32]:
         """Return every row of the prompt's logits: (prompt tokens, vocab). For parity."""

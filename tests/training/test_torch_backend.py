@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ def engine(folder: Path) -> Decoder:
     return opened
 
 
-def by_transformers(folder: Path, messages: list[Message]) -> NDArray[np.float32]:
-    """Return the prompt's logits with nothing of infimed in between: own tokenizer, processor, positions, forward."""
+def by_transformers(folder: Path, messages: list[Message], reply: Sequence[int] = ()) -> NDArray[np.float32]:
+    """Return the logits of a prompt and a reply after it with nothing of infimed in between: own tokenizer, processor,
+    positions, forward."""
     from PIL import Image
     from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -73,6 +75,7 @@ def by_transformers(folder: Path, messages: list[Message]) -> NDArray[np.float32
     for grid, piece in zip(seen.get("image_grid_thw", []), pieces[1:], strict=True):
         text += "<|image_pad|>" * (int(grid.prod()) // 4) + piece
     ids = tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+    ids = torch.cat([ids, torch.tensor([list(reply)], dtype=ids.dtype)], dim=1)
     if pictures:
         kinds = (ids == model.config.image_token_id).int()
         positions, _ = model.model.get_rope_index(ids, kinds, image_grid_thw=seen["image_grid_thw"])
