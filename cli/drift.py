@@ -9,6 +9,7 @@ import typer
 
 from .. import InfimedError
 from .progress import drawn
+from .reference import reference_run
 
 if TYPE_CHECKING:
     from ..evaluation.drift_report import DriftReport, Margins
@@ -21,7 +22,13 @@ def drift(
         typer.Argument(help="What `infimed evaluate` wrote; not with --plan.", show_default=False),
     ] = None,
     reference: Annotated[
-        str, typer.Option("--reference", help="The run that the others are held against.", show_default=False)
+        str,
+        typer.Option(
+            "--reference",
+            help="The run that the others are held against, or a reference store's file (infimed evaluate "
+            "--reference-store), whose runs are then laid into RUNS.",
+            show_default=False,
+        ),
     ] = ...,  # type: ignore[assignment]
     out: Annotated[
         Path, typer.Option("--out", help="The folder of the report; with --plan the plan's file.", show_default=False)
@@ -80,6 +87,7 @@ def drift(
             raise InfimedError(f"{runs} is a folder of runs and --plan is for before them; give one of the two")
         from ..evaluation.plan import Assumed
 
+        reference = reference_run(reference, None)
         _plan(plan, out, reference, _margins(margin, cell_margin, None), Assumed(**given), role, likelihood, as_json)  # type: ignore[arg-type]
         return
     if runs is None:
@@ -94,6 +102,7 @@ def drift(
     from ..evaluation.report_robustness import contrast_line
     from ..evaluation.robustness import robustness
 
+    reference = reference_run(reference, runs)
     kept = lying_plan(runs)
     with drawn() as on_event:
         report = compare_runs(

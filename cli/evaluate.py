@@ -11,6 +11,7 @@ import typer
 
 from .. import InfimedError, MissingExtra
 from .progress import drawn
+from .reference import answer_rule, keep_store
 
 if TYPE_CHECKING:
     from ..evaluation.drift_report import Share
@@ -55,6 +56,17 @@ def evaluate(
         Path | None,
         typer.Option("--plan", help="Run under this plan (infimed drift --plan); default plan.json in --out."),
     ] = None,
+    reference_store: Annotated[
+        Path | None,
+        typer.Option(
+            "--reference-store",
+            help="Keep this run as a reference in FILE.zip, its answers token by token, for devices without the model.",
+        ),
+    ] = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option("--reference", help="Hold the levels against this store at every token of its answers."),
+    ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest generated reply, tokens.")] = 48,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
     gpu_layers: Annotated[int, typer.Option("--gpu-layers", min=0, help="Layers on the GPU, for bundles.")] = 0,
@@ -67,7 +79,11 @@ def evaluate(
     mirrored images, false hints; docs/robustness.md): their runs lie in OUT/probes, and infimed drift tells them.
     Choices and yes/no are answered by the likelihood of their options, open questions by greedy generation. Rows are
     written as they come: after a kill the same command goes on where it stopped, and a finished run is not run again.
+    A checkpoint, an adapter or a level of 16 bits or more can be kept with --reference-store; where only the bundle is,
+    --reference FILE gives its levels the same answers token by token, and infimed drift takes the file as reference.
     """
+    from dataclasses import replace
+
     from ..evaluation.dataset import Dataset
     from ..evaluation.plan_kept import adopt
     from ..evaluation.predict import Asking
@@ -83,6 +99,8 @@ def evaluate(
     targets = find_targets(target, level or [], threads, gpu_layers, device)
     dataset = Dataset.open(data)
     asking = Asking(generate_all=generate, max_tokens=max_tokens, likelihood=likelihood_of(likelihood))
+    answers = answer_rule(reference_store, reference, targets, dataset, role, asking.settings(), out)
+    asking = replace(asking, answers=answers)
     under = adopt(out, plan, dataset, role, str(asking.settings()["likelihood"]))
     files: dict[str, Path] = {}
     covers: dict[str, None] = {}
@@ -99,6 +117,9 @@ def evaluate(
             covers |= dict.fromkeys(coverage_text(record) for record in made.records)
     for line in covers:
         typer.echo(line, err=True)
+    if reference_store:
+        keep_store(reference_store, targets[0], out)
+        typer.echo(f"reference: {reference_store}, {reference_store.stat().st_size / 1e6:.2f} MB", err=True)
     told = []
     if not as_json:
         typer.echo(f"over {dataset.label}, role {role}")

@@ -1,4 +1,5 @@
-"""What changed in the answers themselves: top-1 agreement, INVALID replies, calibration; on the same rows of two runs.
+"""What changed in the answers themselves: top-1 agreement, INVALID replies, calibration, and the reference's replies
+token by token; on the same rows of two runs.
 
 Of all items, of a cell, or of a probe's rows. Knows rows in one fixed order, no folder and no verdict.
 """
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bounds import lower_bound, paired_clusters, upper_bound
-from .comparison import share
+from .comparison import divergence_of, share
 from .confidence import CONFIDENCE, calibration
-from .drift_report import AnswerDrift, Change
+from .drift_report import AnswerDrift, Change, TokenDrift
 from .prediction import Prediction
 
 
@@ -28,6 +29,31 @@ def answer_drift(
         top1=share(same[closed], clusters[closed]) if closed.any() else None,
         invalid=_invalid(reference, level, clusters),
         calibration=calibration(reference, level, clusters),
+        tokens=_tokens(reference, level, clusters),
+    )
+
+
+def _tokens(
+    reference: Sequence[Prediction], level: Sequence[Prediction], clusters: NDArray[np.str_]
+) -> TokenDrift | None:
+    """Return the figures over the replies that the level was given; a reply of another reference does not count."""
+    given = [
+        (place, other.forced)
+        for place, (one, other) in enumerate(zip(reference, level, strict=True))
+        if one.kept is not None and other.forced is not None and other.forced.of == one.kept.digest()
+    ]
+    if not given:
+        return None
+    measured = [value for _, forced in given for value in forced.kl_nats]
+    missed = [value for _, forced in given for value in forced.missed_nats]
+    same = np.array([flag for _, forced in given for flag in forced.same], dtype=bool)
+    groups = clusters[[place for place, _ in given]]
+    return TokenDrift(
+        items=len(given),
+        kl=divergence_of(measured),
+        kl_at_most=divergence_of([sum(pair) for pair in zip(measured, missed, strict=True)]),
+        top1=share(same, np.repeat(groups, [len(forced.same) for _, forced in given])),
+        replies=share(np.array([all(forced.same) for _, forced in given], dtype=bool), groups),
     )
 
 

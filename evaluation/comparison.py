@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from .bootstrap import paired_bootstrap
 from .bounds import PairedClusters, from_counts, hidden_loss, lower_bound, p_below, paired_clusters, upper_bound
 from .drift_report import Comparison, Competence, Divergence, Share
 from .intervals import mcnemar_exact, special, tango_bound, wilson
@@ -73,6 +74,7 @@ def compare(
         reason=_reason(code, lower, upper, margin, competence, pairs),
         items_to_settle=_settling(pairs, lead, lower, margin) if code == NOT_ENOUGH else None,
         p_worse=float(p_below(pairs, margin)),
+        bootstrap=paired_bootstrap(before, after, clusters),
     )
 
 
@@ -153,9 +155,14 @@ def _divergence(
                 for row in (one, other)
             )
             values.append(max(0.0, float((np.exp(p) * (p - q)).sum())))
-    if not values:
-        return None
-    return Divergence(len(values), float(np.mean(values)), float(np.quantile(values, 0.99)), float(np.max(values)))
+    return divergence_of(values) if values else None
+
+
+def divergence_of(values_nats: Sequence[float]) -> Divergence:
+    """Return mean, 99th percentile and maximum of divergences."""
+    return Divergence(
+        len(values_nats), float(np.mean(values_nats)), float(np.quantile(values_nats, 0.99)), float(np.max(values_nats))
+    )
 
 
 def says_same(one: Prediction, other: Prediction) -> bool:

@@ -18,7 +18,6 @@ from .. import InfimedError, __version__
 from ..runtime.events import Event, OnEvent, ignore
 from .answer_drift import answer_drift
 from .comparison import Flags, compare, outcomes
-from .crossing import apart
 from .drift_report import (
     Comparison,
     DriftReport,
@@ -185,7 +184,6 @@ def _level(
         overall=overall,
         cells=_named(rows),
         no_cell_worse=bool(rows) and all(row.verdict == "PASS" for row in rows),
-        apart=apart(items.rows, items.clusters, before, after, priors, margins.overall, likelihood),
     )
 
 

@@ -66,7 +66,8 @@ class Competence:
 
 @dataclass(frozen=True)
 class Divergence:
-    """KL(reference || level) over the options' probabilities, in nats. items: those with options."""
+    """KL(reference || level) in nats: over the options' probabilities, items then being those with options, or at the
+    tokens of the reference's replies, items then being those tokens."""
 
     items: int
     mean_nats: float
@@ -103,16 +104,34 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class TokenDrift:
+    """A level that is given the reference's own greedy replies, token by token.
+
+    items: replies. kl: as measured, from the tokens that the reference kept; the whole rows' lies between it and
+    kl_at_most. top1: tokens at which the level's likeliest is the reference's. replies: those where it is at every
+    token, so that the level by itself would say the same.
+    """
+
+    items: int
+    kl: Divergence
+    kl_at_most: Divergence
+    top1: Share
+    replies: Share
+
+
+@dataclass(frozen=True)
 class AnswerDrift:
     """What changed in the answers themselves. top1: items with options whose likeliest option is the same.
 
-    invalid: replies that name no answer, where both runs generated one. None where nothing is there to measure.
+    invalid: replies that name no answer, where both runs generated one. tokens: where the level was given the
+    reference's replies. None where nothing is there to measure.
     """
 
     items: int
     top1: Share | None
     invalid: Change | None
     calibration: Calibration | None
+    tokens: TokenDrift | None = None
 
 
 @dataclass(frozen=True)
@@ -143,15 +162,25 @@ class Abstention:
 
 
 @dataclass(frozen=True)
+class Bootstrap:
+    """One-sided 95 % limits of a paired difference by drawing whole clusters; they decide nothing."""
+
+    lower: float
+    upper: float
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class Comparison:
     """A level against its reference on the same items: all of them, or one cell (modality x task).
 
     delta: accuracy of the level minus the reference's; lower, upper: its one-sided 95 % cluster-robust bounds, which
-    decide. item_lower, item_upper: Tango's bounds as if items were independent, for comparison only. harmful: reference
-    right, level wrong; healing: the opposite. agreement: share of items with the same answer. p_worse: against "no
-    worse than the margin"; p_worse_holm: adjusted over the level's competent cells (cells only). named_worse: that is
-    at most alpha. items_to_settle: for a verdict that is open, items like these with power 0.8; None where settled or
-    out of reach.
+    decide. item_lower, item_upper: Tango's bounds as if items were independent, for comparison only; bootstrap: limits
+    by drawing clusters, None of a single one, for comparison only too. harmful: reference right, level wrong; healing:
+    the opposite. agreement: share of items with the same answer. p_worse: against "no worse than the margin";
+    p_worse_holm: adjusted over the level's competent cells (cells only). named_worse: that is at most alpha.
+    items_to_settle: for a verdict that is open, items like these with power 0.8; None where settled or out of reach.
     """
 
     modality: str
@@ -182,30 +211,18 @@ class Comparison:
     p_worse_holm: float | None = None
     named_worse: bool = False
     answers: AnswerDrift | None = None
-
-
-ItemKind = Literal["single", "cross-modal"]
-
-
-@dataclass(frozen=True)
-class Apart:
-    """A level against its reference on the single or on the cross-modal items; told, not judged."""
-
-    kind: ItemKind
-    found: Comparison
+    bootstrap: Bootstrap | None = None
 
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What the reference knows beyond the text-only prior: over all, in one modality, in one task, or in one kind.
-
-    axis "items": the kinds of Apart, where any item is cross-modal.
+    """What the reference knows beyond the text-only prior: over all, in one modality, or in one task.
 
     prior: the better of "majority answer" and "grey image" here. lead: reference minus prior; lower, upper: its
     two-sided 95 % cluster-robust interval.
     """
 
-    axis: Literal["all", "modality", "task", "items"]
+    axis: Literal["all", "modality", "task"]
     name: str
     items: int
     clusters: int
@@ -246,8 +263,7 @@ class RunFacts:
 class LevelDrift:
     """One row of the report. no_cell_worse: every printed cell PASSes, an intersection-union claim at alpha.
 
-    probes: how answers changed under each probe that both runs were asked with. apart: single and cross-modal items,
-    where there are any of the latter.
+    probes: how answers changed under each probe that both runs were asked with.
     """
 
     facts: RunFacts
@@ -257,7 +273,6 @@ class LevelDrift:
     no_cell_worse: bool
     probes: tuple[ProbeDrift, ...] = ()
     abstention: Abstention | None = None
-    apart: tuple[Apart, ...] = ()
 
     @property
     def named_worse(self) -> tuple[Comparison, ...]:

@@ -18,6 +18,7 @@ from .. import InfimedError
 from ..runtime.engine import Engine, Sampling
 from ..runtime.events import Event, OnEvent, ignore
 from ..runtime.messages import ImagePart, Message
+from .answer_tokens import AnswerRule
 from .dataset import Dataset
 from .example import Content, Example
 from .journal import Journal
@@ -38,13 +39,15 @@ class Asking:
     """How questions are put. Everything here changes the rows, so a run is only gone on with under equal settings.
 
     grey: every image becomes mid grey of its own size. generate_all: generate a reply for choices and yes/no too.
-    likelihood: how an option's log-likelihood is normalised before options are compared.
+    likelihood: how an option's log-likelihood is normalised before options are compared. answers: what is done with the
+    reference's reply, nothing by default.
     """
 
     grey: bool = False
     generate_all: bool = False
     max_tokens: int = 48
     likelihood: Likelihood = "per token"
+    answers: AnswerRule | None = None
 
     def settings(self) -> dict[str, str | int | bool]:
         """Return the settings as the run's identity keeps them."""
@@ -64,7 +67,8 @@ def identity_of(
     name = f"{run}{GREY_SUFFIX}" if asking.grey else run
     image: ImageKind = "grey" if asking.grey else "own"
     settings = asking.settings()
-    return Identity(name, subject, image, dataset.label, dataset.sha256, role, settings, computed_by or {}, plan)
+    mark = asking.answers.mark if asking.answers else ""
+    return Identity(name, subject, image, dataset.label, dataset.sha256, role, settings, computed_by or {}, plan, mark)
 
 
 def by_image(examples: Sequence[Example]) -> tuple[Example, ...]:
@@ -145,10 +149,11 @@ def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking:
                 f"{option.logprob_nats}: its numbers overflow or its files are damaged; check it with infimed verify "
                 "--parity, or export the level again"
             )
-    generated = extracted = None
+    completion = generated = extracted = None
     correct, value = False, 0.0
     if asking.generate_all or not closed:
-        generated = engine.generate(messages, Sampling(max_tokens=asking.max_tokens)).text
+        completion = engine.generate(messages, Sampling(max_tokens=asking.max_tokens))
+        generated = completion.text
         reply = score_reply(
             generated, example.answer,
             answer_type=example.answer_type, options=example.options, aliases=example.aliases,
@@ -165,6 +170,9 @@ def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking:
     if choice is not None:
         correct = score_choice(choice, example.answer)
         value = float(correct)
+    kept = forced = None
+    if asking.answers:
+        kept, forced = asking.answers.take(engine, example.id, messages, completion, asking.max_tokens)
     return Prediction.of(
         example,
         option_logprobs_nats=[option.logprob_nats for option in scores.options] if scores else (),
@@ -175,4 +183,6 @@ def ask(engine: Engine, example: Example, messages: tuple[Message, ...], asking:
         extracted=extracted,
         correct=correct,
         score=value,
+        kept=kept,
+        forced=forced,
     )

@@ -26,7 +26,7 @@ from .dataset import Dataset
 from .example import Content, Example, ImageRef
 from .journal import Journal
 from .jsonform import FormError, from_json, parse, to_json
-from .predict import Asking, EvaluateError, ask, by_image, identity_of
+from .predict import GREY_SUFFIX, Asking, EvaluateError, ask, by_image, identity_of
 from .prediction import Identity, PredictionError, Subject
 from .probe import Picture
 from .probes import GREY_PROBE, ProbedItems, ProbeSpec, probed_items
@@ -147,9 +147,10 @@ def predict_probes(
         records.append(record)
         if spec.name != GREY_PROBE and items.rows:
             _keep_record(out / PROBES_FOLDER, spec, record)
-            clean = works[0].identity
+            under = _under(asking, f".{spec.label}")
+            clean = identity_of(dataset, run, subject, role, under, computed_by, plan)
             identity = replace(clean, run=f"{run}.{spec.label}", settings={**clean.settings, **record.settings})
-            works.append(_Work(identity, out / PROBES_FOLDER, asking, _in_order(items, places)))
+            works.append(_Work(identity, out / PROBES_FOLDER, under, _in_order(items, places)))
     _make(works, engine, dataset, f"evaluate {run}", on_event)
     return Made({work.identity.run: work.folder for work in works}, tuple(records))
 
@@ -159,10 +160,15 @@ def _clean_work(
     subject: Subject, role: str, asking: Asking, computed_by: Mapping[str, str | int | bool] | None,
     plan: str,
 ) -> _Work:  # fmt: skip
-    asking = replace(asking, grey=grey)
+    asking = _under(replace(asking, grey=grey), GREY_SUFFIX if grey else "")
     identity = identity_of(dataset, run, subject, role, asking, computed_by, plan)
     picture = Picture("grey", 0, 0) if grey else None
     return _Work(identity, out, asking, [(places[row.images], row, picture) for row in examples])
+
+
+def _under(asking: Asking, suffix: str) -> Asking:
+    """Return how the questions of one run are put. suffix: of the run's name."""
+    return replace(asking, answers=asking.answers.for_run(suffix) if asking.answers else None)
 
 
 def _places(examples: Sequence[Example]) -> dict[_Refs, int]:

@@ -16,13 +16,14 @@ from typing import Literal
 
 from .. import InfimedError
 from ..runtime.files import sha256_file
+from .answer_tokens import ForcedAnswer, KeptAnswer
 from .example import Example
 from .jsonform import FormError, from_json, parse, to_json
-from .parts import is_cross_modal, parts_of
 
 SCHEMA = "infimed.predictions/1"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_ASKED_FOR = frozenset({"kept", "forced"})  # fields that stand in a row only where they were asked for
 _DECIMALS = 9  # log-likelihoods come from float32 logits: what lies below is noise
 
 ImageKind = Literal["own", "grey", "none"]
@@ -49,7 +50,8 @@ class Prediction:
     of these values. Empty for open ones.
     generated, extracted: the greedy reply and what it says (None: not asked for, or INVALID). correct: by `choice`, or
     for open questions by exact match. score: 1 or 0, for open questions the token F1. wording: the question.
-    parts: the images and texts that the example shows before its question (0 in rows of before they were counted).
+    kept: of a reference that keeps its answers, its reply token by token; forced: of a level, how far it lies from the
+    reference's at each token.
     """
 
     example_id: str
@@ -69,17 +71,13 @@ class Prediction:
     extracted: str | None
     correct: bool
     score: float
-    parts: int = 0
+    kept: KeptAnswer | None = None
+    forced: ForcedAnswer | None = None
 
     def __post_init__(self) -> None:
         fault = _fault(self)
         if fault:
             raise FormError(f"example {self.example_id!r:.80}: {fault}")
-
-    @property
-    def cross_modal(self) -> bool:
-        """Whether the example shows an image together with another part: a second image, a report."""
-        return is_cross_modal(self.images, self.parts)
 
     @classmethod
     def of(
@@ -94,6 +92,8 @@ class Prediction:
         probabilities: Sequence[float] = (),
         generated: str | None = None,
         extracted: str | None = None,
+        kept: KeptAnswer | None = None,
+        forced: ForcedAnswer | None = None,
     ) -> Prediction:
         """Return the row of this example with this outcome."""
         return cls(
@@ -114,7 +114,8 @@ class Prediction:
             extracted=extracted,
             correct=correct,
             score=score,
-            parts=len(parts_of(example)),
+            kept=kept,
+            forced=forced,
         )
 
     def to_line(self) -> bytes:
@@ -125,7 +126,8 @@ class Prediction:
             probabilities=tuple(round(value, _DECIMALS) for value in self.probabilities),
             score=round(self.score, _DECIMALS),
         )
-        return (json.dumps(to_json(rounded), sort_keys=True, ensure_ascii=False) + "\n").encode()
+        value = {name: item for name, item in to_json(rounded).items() if name not in _ASKED_FOR or item is not None}
+        return (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _fault(row: Prediction) -> str:
@@ -167,7 +169,8 @@ class Identity:
 
     engine: the library that computed, its version and where. A run goes on only under the same one, for the last bits
     of a number depend on it; runs of different engines are compared all the same. plan: the sha256 of the plan that the
-    run was begun under, empty for none.
+    run was begun under, empty for none. answers: by which rule a reference's rows keep its answers, or the sha256 of
+    the rows whose answers a level was given; empty where neither was asked for.
     """
 
     run: str
@@ -179,6 +182,7 @@ class Identity:
     settings: Mapping[str, str | int | bool] = field(default_factory=dict)
     engine: Mapping[str, str | int | bool] = field(default_factory=dict)
     plan: str = ""
+    answers: str = ""
 
     def __post_init__(self) -> None:
         require_sha256(dataset_sha256=self.dataset_sha256, **({"plan": self.plan} if self.plan else {}))
@@ -313,13 +317,18 @@ def read_run(folder: Path, run: str) -> Run:
 
 def read_rows(path: Path) -> tuple[Prediction, ...]:
     """Return every row of a predictions file. Raises PredictionError naming the line that is none."""
+    return rows_of(path.read_bytes(), str(path))
+
+
+def rows_of(data: bytes, where: str) -> tuple[Prediction, ...]:
+    """Return every row in a predictions file's bytes. where: names it in the PredictionError of a line that is none."""
     rows = []
-    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+    for number, line in enumerate(data.split(b"\n"), 1):
         if line:
             try:
                 rows.append(from_json(Prediction, parse(line, "row"), "row"))
             except FormError as error:
-                raise PredictionError(f"{path}:{number}: {error}; evaluate again") from None
+                raise PredictionError(f"{where}:{number}: {error}; evaluate again") from None
     return tuple(rows)
 
 

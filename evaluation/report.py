@@ -16,6 +16,7 @@ from .report_robustness import markdown_robustness, markdown_table
 from .report_text import (
     MARKS,
     NOT_A_DEVICE,
+    bootstrap_text,
     counted,
     headline,
     limits,
@@ -30,6 +31,7 @@ from .report_text import (
     points,
     settle_text,
     stored_text,
+    token_lines,
     unfinished_text,
     worst_cell_claim,
 )
@@ -173,10 +175,11 @@ def _level_section(row: LevelDrift, report: DriftReport) -> list[str]:
         "",
         f"Reference {percent(found.reference.value)} [{percent(found.reference.lower)}, "
         f"{percent(found.reference.upper)}]; {_competence(found)}; McNemar p {found.mcnemar_p:.3g}; "
-        f"design effect {found.design_effect:.2f}.",
+        f"design effect {found.design_effect:.2f}{f'; {by}' if (by := bootstrap_text(found)) else ''}.",
         "",
         f"- {worst_cell_claim(row, report)}",
         f"- {named_claim(row, report)}",
+        *(f"- {line}" for line in token_lines(row)),
         "",
     ]
     if not row.cells:

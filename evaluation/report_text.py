@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .drift_report import Comparison, DriftReport, Knowledge, LevelDrift, NotRun, Unfinished
+from .drift_report import Comparison, DriftReport, Knowledge, LevelDrift, NotRun, Share, Unfinished
 from .verdict import VERDICTS, Verdict
 
 MARKS: dict[Verdict, str] = {
@@ -116,6 +116,49 @@ def settle_text(found: Comparison) -> str:
     return f"about {rounded(found.items_to_settle):,} items like these would settle it (power 0.8)"
 
 
+def bootstrap_text(found: Comparison) -> str:
+    """Return the limits by drawing clusters, beside those that decide; empty where there are none."""
+    limits_by = found.bootstrap
+    if limits_by is None:
+        return ""
+    return (
+        f"by a bootstrap of the {found.clusters:,} clusters ({limits_by.draws:,} draws, not decisive) "
+        f"[{points(limits_by.lower)}, {points(limits_by.upper)}] points"
+    )
+
+
+def token_lines(row: LevelDrift) -> tuple[str, ...]:
+    """Return how far a level lies from the reference's replies token by token: over all, by cell, under each probe.
+
+    Nothing where the level was not given the reference's replies.
+    """
+    lines = []
+    for name, answers in (
+        ("the reference's replies", row.overall.answers),
+        *((f"its replies under {probe.probe}", probe.answers) for probe in row.probes),
+    ):
+        if answers and (found := answers.tokens):
+            low, high = found.kl, found.kl_at_most
+            lines.append(
+                f"Given {name}, {found.items:,} of {low.items:,} tokens: KL per token mean {nats(low.mean_nats)} to "
+                f"{nats(high.mean_nats)}, 99th percentile {nats(low.p99_nats)} to {nats(high.p99_nats)}, maximum "
+                f"{nats(low.max_nats)} to {nats(high.max_nats)} nats; the same likeliest token at "
+                f"{_shared(found.top1)}, the same reply throughout in {_shared(found.replies)}."
+            )
+    cells = [
+        f"{cell.modality} \u00d7 {cell.task} {nats(found.kl.mean_nats)} ({percent(found.top1.value)})"
+        for cell in row.cells
+        if cell.answers and (found := cell.answers.tokens)
+    ]
+    if cells:
+        lines.append(f"Mean KL per token and the share of same likeliest tokens by cell: {'; '.join(cells)}.")
+    return tuple(lines)
+
+
+def _shared(found: Share) -> str:
+    return f"{percent(found.value)} [{percent(found.lower)}, {percent(found.upper)}]"
+
+
 def worst_cell_claim(row: LevelDrift, report: DriftReport) -> str:
     """Return the intersection-union claim, for what it is."""
     margin = margin_text(report.margins.cell)
@@ -148,8 +191,6 @@ def named_claim(row: LevelDrift, report: DriftReport) -> str:
 
 def part_name(part: Knowledge) -> str:
     """Return what a row of the knowledge table speaks of."""
-    if part.axis == "items":
-        return f"{part.name} items"
     return "all questions" if part.axis == "all" else f"{part.axis} {part.name}"
 
 

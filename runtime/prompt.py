@@ -75,7 +75,10 @@ class Prompt:
 
 
 class Prompter:
-    """Makes prompts for one checkpoint. pixel_rules: None for a family that takes no images."""
+    """Makes prompts for one checkpoint. pixel_rules: None for a family that takes no images.
+
+    template: its source; template_values: what it may call by name.
+    """
 
     def __init__(
         self,
@@ -97,8 +100,9 @@ class Prompter:
         self._tokenizer.no_padding()
         self.family = family
         self.pixel_rules = rules
+        self.template = template
         self._template = _compile(template)
-        self._template_values = dict(template_values)
+        self.template_values = dict(template_values)
         added = json.loads(tokenizer_json).get("added_tokens", [])
         for token in added:
             if (number := self._tokenizer.token_to_id(token["content"])) != token.get("id"):
@@ -112,7 +116,7 @@ class Prompter:
             raise PromptError(f"tokenizer.json lacks {family.image_token}, which {family.name} needs")
         self.image_token_id: int = image_token_id
         ends = {
-            self._tokenizer.token_to_id(text) for text in (*_TURN_ENDS, self._template_values.get("eos_token")) if text
+            self._tokenizer.token_to_id(text) for text in (*_TURN_ENDS, self.template_values.get("eos_token")) if text
         }
         self.end_ids: frozenset[int] = frozenset({i for i in ends if i is not None} | set(extra_end_ids))
         if not self.end_ids:
@@ -209,7 +213,7 @@ class Prompter:
                     add_generation_prompt=reply_follows,
                     tools=None,
                     documents=None,
-                    **self._template_values,
+                    **self.template_values,
                 )
             )
         except InfimedError:

@@ -14,10 +14,13 @@ from ..evaluation.prediction import Subject
 from ..runtime.bundle import Bundle
 from ..runtime.engine import Engine
 from ..runtime.levels import level as level_row
+from ..runtime.manifest import SHARED
 from ..runtime.open_engine import computed_as, open_engine
+from ..runtime.prompt import Prompter
+from ..runtime.token_path import token_path_sha256
 from .adapter import Adapter
 from .checkpoint import Checkpoint
-from .reference import open_reference
+from .reference import open_prompter, open_reference
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,18 @@ class Target:
 
     computed_by: the library that answers, its version and where it runs, and what it computes where the level's name
     promises more: what a resumed run must share. Of torch the threads too: with another number its last bits differ.
-    onnxruntime and llama.cpp give equal rows.
+    onnxruntime and llama.cpp give equal rows. token_path: computes the sha256 of the way to its tokens and pixels.
+    made_from: the sha256 of the checkpoint that it is or was made from, empty for an adapter. weight_bits: of the bulk
+    of its weights as they compute.
     """
 
     run: str
     subject: Subject
     open: Callable[[], Engine]
     computed_by: Mapping[str, str | int | bool]
+    token_path: Callable[[], str]
+    made_from: str
+    weight_bits: float
 
 
 def bundle_target(bundle: Bundle, level: str, threads: int, gpu_layers: int = 0) -> Target:
@@ -46,21 +54,41 @@ def bundle_target(bundle: Bundle, level: str, threads: int, gpu_layers: int = 0)
         by = {**_installed("onnxruntime", "onnxruntime-gpu"), "device": "cuda" if gpu_layers else "cpu"}
     if computed := computed_as(level):
         by["computes"] = computed
-    return Target(level, subject, lambda: open_engine(bundle, level, threads=threads, gpu_layers=gpu_layers), by)
+    shared = bundle.folder / SHARED
+    return Target(
+        run=level,
+        subject=subject,
+        open=lambda: open_engine(bundle, level, threads=threads, gpu_layers=gpu_layers),
+        computed_by=by,
+        token_path=lambda: token_path_sha256(shared, Prompter.open(shared)),
+        made_from=str(bundle.manifest.provenance["checkpoint_sha256"]),
+        weight_bits=level_row(level).weight_bits,
+    )
 
 
 def torch_target(folder: Path, threads: int, device: str = "cpu") -> Target:
     """Return a checkpoint, or an adapter upon its base, as a target run by torch in float32."""
+    prompter: Callable[[], Prompter]
     if Adapter.is_adapter(folder):
         adapter = Adapter.open(folder)
         base = adapter.find_base()
         weights = base.weight_bytes + adapter.weight_bytes
         subject = Subject("adapter", "adapter", adapter.sha256_upon(base.sha256), weights)
+        place, made_from, prompter = base.folder, "", lambda: open_prompter(base, adapter)
     else:
         checkpoint = Checkpoint.open(folder)
         subject = Subject("checkpoint", "checkpoint", checkpoint.sha256, checkpoint.weight_bytes)
+        place, made_from, prompter = folder, checkpoint.sha256, lambda: Prompter.open(folder)
     by = {**_installed("torch"), "device": device, "threads": threads}
-    return Target(subject.level, subject, lambda: open_reference(folder, threads=threads, device=device), by)
+    return Target(
+        run=subject.level,
+        subject=subject,
+        open=lambda: open_reference(folder, threads=threads, device=device),
+        computed_by=by,
+        token_path=lambda: token_path_sha256(place, prompter()),
+        made_from=made_from,
+        weight_bits=32.0,
+    )
 
 
 def _installed(*names: str) -> dict[str, str | int | bool]:
