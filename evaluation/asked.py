@@ -18,14 +18,14 @@ _DET = (
 )
 _SEEN = (
     r"(?:present|seen|visible|visuali[sz]ed|identified|noted|detected|evident|apparent|shown|demonstrated|observed|found|"
-    r"suspected|there)"
+    r"suspected|there|used|given|administered)"
 )
 _SHOW = (
     r"(?:show|have|contain|demonstrate|reveal|suggest|include|depict|exhibit|display|indicate|see|identify|find|detect|"
     r"notice)"
 )
 _TAIL = (
-    r"(?:\s+(?:on|in|within|from)\s+(?:this|the|these)\s+(?:\w+\W+){0,3}?(?:image|images|picture|scan|radiograph|film|view|study|"
+    r"(?:\s+(?:on|in|within|from|for)\s+(?:this|the|these)\s+(?:\w+\W+){0,3}?(?:image|images|picture|scan|radiograph|film|view|study|"
     r"ct|mri|x-ray|photograph|photo|slice|section|oct|ultrasound|examination|patch|frame))?\s*$"
 )
 _PATTERNS = (
@@ -44,6 +44,7 @@ _COMPILED = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern i
 _PLACE = re.compile(
     r"\s(?:of|in|on|at|under|within|along|involving|beneath|near|from|around|between|above|below)\s", re.IGNORECASE
 )
+_IN_IMAGE = re.compile(rf"{_TAIL.removesuffix(chr(36))}$", re.IGNORECASE)
 _NEGATED = re.compile(
     r"\b(?:not|no|without|never)\b|\b(?:absent|absence|negative|excluded|ruled)\b|\bfree\s+(?:of|from)\b", re.IGNORECASE
 )
@@ -55,13 +56,14 @@ class Asked:
     """What a question asks. kind: "there" (a thing), "absent" (that it is not), "is" (an identity) or "property".
 
     thing: the words of X without its place ("fracture" of "fracture of the clavicle"). of: the words of what has the
-    property. every: all words of the question, among which a reply's own place must be.
+    property. every: all words of the question, among which a reply's own place must be. placed: whether it names one.
     """
 
     kind: str
     thing: tuple[str, ...]
     of: tuple[str, ...]
     every: frozenset[str]
+    placed: bool = False
 
 
 def asked(question: str) -> Asked | None:
@@ -87,5 +89,5 @@ def asked(question: str) -> Asked | None:
         named = tuple(word for word in words(thing) if word not in ("a", "an", "the"))
         if not named or "or" in named or "and" in named:
             return None
-        return Asked(kind, named, of, every)
+        return Asked(kind, named, of, every, bool(_PLACE.search(_IN_IMAGE.sub(" ", f"{last} "))))
     return None

@@ -12,7 +12,7 @@ from collections.abc import Sequence, Set
 from .mentions import MOST, Mention, marked_sentence, mentions
 from .polarity import MARK, Reading, reading
 from .reply_text import Readable, sentences, word_set, words
-from .silence import declines
+from .silence import declines, undecided
 from .stated import CORRECTION, settled, statements
 from .yes_no import yes_or_no
 
@@ -26,13 +26,21 @@ _AFTER_OPENING = re.compile(
     re.IGNORECASE,
 )
 _ANOTHER = re.compile(rf"^\s*(?:[,/&+()和或与及]|and\b|or\b|plus\b)\s*(?:(?:and|or|the|an?)\s+)*{MARK}", re.IGNORECASE)
+_REJECTS = re.compile(
+    r"\W*(?:why\s+(?:not\s+)?)?(?:the\s+)?(?:other|others|remaining|incorrect|wrong|alternative|rejected)\b[^.\n]*"
+    r"(?:option|choice|answer|diagnos[ei]s|alternative|others)?[^.\n]*:\W*",
+    re.IGNORECASE,
+)
+_LETTER_FIRST = re.compile(r"\W*(?:option\s+)?([A-Z])[.)]\s+(?=[A-Z])")
 _EMPTY = word_set("no not a an the and or of in on is it this")
 _NEW_LINE = re.compile(r"(?:^|\n)\W*$")
 
 
 def choose(text: Readable, options: Sequence[str], question: str = "") -> tuple[str | None, str]:
     """Return (option, rule); (None, "invalid") where the reply settles on none."""
-    stated = settled(text.plain, statements(text), lambda said: _free(said, options, question, stated=True)[0])
+    stated = settled(
+        text.plain, statements(text), lambda said: _free(_lettered(said, options), options, question, stated=True)[0]
+    )
     if stated is not None:
         answer, last = stated
         return _corrected(text.plain[last.end :], options, question, (answer, last.rule))
@@ -41,13 +49,23 @@ def choose(text: Readable, options: Sequence[str], question: str = "") -> tuple[
     return _free(text.plain, options, question)
 
 
+def _lettered(said: str, options: Sequence[str]) -> str:
+    """Return the letter of "A. However, ...", where the sentence behind it names no other option; else the text."""
+    opens = _LETTER_FIRST.match(said)
+    if opens is None or mentions(said[opens.end() :], options) or CORRECTION.search(said):
+        return said
+    return opens.group(1)
+
+
 def _corrected(
     rest: str, options: Sequence[str], question: str, found: tuple[str | None, str]
 ) -> tuple[str | None, str]:
     """Return what stands after a correction, where the rest of the reply holds one; else what was found before."""
     turns = list(CORRECTION.finditer(rest))
-    if found[0] is None or not turns:
-        return found if found[0] is not None else (None, "invalid")
+    if found[0] is None or undecided(rest):
+        return None, "invalid"
+    if not turns:
+        return found
     return _free(rest[turns[-1].end() :], options, question)
 
 
@@ -58,6 +76,7 @@ def _free(text: str, options: Sequence[str], question: str, stated: bool = False
     turns = list(CORRECTION.finditer(text))
     if turns:
         text = text[turns[-1].end() :]
+    text = _without_rejected(text, options)
     found = mentions(text, options, words(question))
     if _yes_no_options(options) and not any(one.option is not None and one.lettered for one in found):
         return _said_yes_or_no(text, options, question, found)
@@ -75,6 +94,20 @@ def _free(text: str, options: Sequence[str], question: str, stated: bool = False
     negative = not stated and bool(_ASKS_WHICH_NOT.search(question))
     picked, rule = _picked(text, found, readings, len(options), negative)
     return (options[picked], rule) if picked is not None else (None, "invalid")
+
+
+def _without_rejected(text: str, options: Sequence[str]) -> str:
+    """Return a text without its list of the other options, under a heading like "Why the others are wrong:"."""
+    lines, kept, listing = text.split("\n"), [], False
+    for line in lines:
+        if listing and line.strip():
+            one = next(iter(mentions(line, options)), None)
+            listing = one is not None and not line[: one.start].strip(" \t(")
+        if _REJECTS.fullmatch(line):
+            listing = True
+        elif not listing:
+            kept.append(line)
+    return "\n".join(kept)
 
 
 def _whole(text: str, options: Sequence[str], stated: bool) -> tuple[str | None, str] | None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from .equivalents import other_names
 from .polarity import MARK
 from .reply_text import CJK, NUMBERS, sentence_at, sentences, word_set, words, words_at
 
@@ -24,10 +25,10 @@ _LEADS = word_set(
     "so is also be or and not with for choose chose pick select say likely probably thought think leaves leaving to "
     "maybe perhaps possibly options choices between either neither both therefore thus hence but only than favor "
     "favors favour favours wait no yes then about guess was would exclude excludes reject rejects option answer "
-    "are mean means"
+    "are mean means out toward towards"
 )
 _FOLLOWS = re.compile(
-    r"\s*(?:$|-\s|\.(?!\w)|[,;:!?)\]<>\"\u3400-\u9fff\u2192\u2705\u2713\u2714\u274c\u2717\u2718]|"
+    r"[ \t]*\n|\s*(?:$|-\s|\.(?!\w)|[,;:!?)\]<>\"\u3400-\u9fff\u2192\u2705\u2713\u2714\u274c\u2717\u2718]|"
     r"(?:is|are|and|or|nor|because|since|but|though|although|as|could|can|would|should|"
     r"not|over|rather|due|given|seems|fits|looks|cannot|does|may|might|was|were|has|here)\b)",
     re.IGNORECASE,
@@ -39,10 +40,11 @@ _COUNTS = word_set(
     "is are see seen has have only exactly about approximately of the a total count counted with shows be"
 )
 _MEASURED = word_set("% years year weeks week days day months month hours hour kg g ml degrees times slices views x")
+_SIDES = {"left": "right", "right": "left"}
 _COUNTED = {
     NUMBERS[word]: word for word in ("zero", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 }
-
+_ANSWERED = re.compile(r"\s*\?\s*((?:yes|no)\b)[.,;!]?", re.IGNORECASE)
 
 MOST = 200  # mentions: what names options more often lists them, and settles on none
 WINDOW = 400  # characters of a sentence, on either side, in which something is said about a mention
@@ -108,6 +110,13 @@ def _forms(options: Sequence[str]) -> list[tuple[int, list[str]]]:
             more.append((index, ["one"]))
         elif len(wanted) == 1 and (wanted[0] in _COUNTED or wanted[0] in _COUNTED.values()):
             more.append((index, [_COUNTED.get(wanted[0]) or NUMBERS[wanted[0]]]))
+        more += [(index, name) for name in other_names(wanted)]
+        if (
+            len(wanted) > 1
+            and (side := _SIDES.get(wanted[0]))
+            and [side, *wanted[1:]] in (words(one) for one in options)
+        ):
+            more += [(index, ["on", "the", wanted[0]]), (index, [wanted[0], "side"]), (index, [f"{wanted[0]}-sided"])]
         if len(wanted) > 1 and wanted[-1].isalpha() and len(wanted[0]) > 1:
             more.append((index, [*wanted[:-1], "one"]))
     taken = [form for _, form in own]
@@ -220,6 +229,8 @@ def _letters(text: str, options: Sequence[str]) -> list[Mention]:
 def marked_sentence(text: str, found: Sequence[Mention], this: Mention) -> tuple[str, str]:
     """Return the sentence of a mention before and after it, every other mention in it replaced by one sign."""
     start, end = sentence_at(list(sentences(text)), this.start) or (0, len(text))
+    if (told := _ANSWERED.match(text[this.end :])) and end <= this.end + told.start(1):
+        end = this.end + told.end()  # "Pneumonia? No."
     start, end = max(start, this.start - WINDOW), min(end, this.end + WINDOW)
     before, after = text[start : this.start], text[this.end : max(end, this.end)]
     for other in reversed(found):

@@ -8,16 +8,41 @@ from __future__ import annotations
 
 import re
 
+from .open_asked import (
+    BRACKETS,
+    LINKS,
+    NO_CONTENT,
+    PREFIX,
+    added,
+    asked_for,
+    counted,
+    has_verb,
+    of_the_head,
+    quantity,
+    short_answer,
+    trimmed,
+    unframed,
+)
 from .reply_text import Readable, sentences, word_set, words
-from .silence import broken_off, declines
-from .stated import Statement, statements
+from .silence import broken_off, declines, undecided
+from .stated import Statement, settled, statements
 
 _BOLD = re.compile(r"\*\*([^*\n]+?)\*\*|__([^_\n]+?)__")
 _QUOTED = re.compile(
     r"\b(?:called|named|known\s+as|termed|labell?ed|reads?|says)\s+(?:the\s+|an?\s+)?\"([^\"\n]+)\"", re.IGNORECASE
 )
+_BEST = re.compile(
+    r"\b(?:the|my)\s+(?:most\s+(?:likely|probable|plausible)|leading|main|working|primary)\s+"
+    r"(?:\w+\s+)?(?:diagnosis|finding|abnormality|cause|explanation|condition|disease|impression)\s+(?:here\s+)?"
+    r"(?:is|would\s+be)\s+(?P<is>.+)$",
+    re.IGNORECASE,
+)
 _LIKELY = re.compile(
     r"^\W*(?:this\s+is\s+|it\s+is\s+)?(?:most\s+likely|most\s+probably|probably|likely)\s+(.+)$", re.IGNORECASE
+)
+_SAID = re.compile(
+    r"^\W*i\s+(?:would\s+(?:say|guess)|think|believe|suspect)\s+(?:that\s+)?(?:(?:it|this)\s+is\s+)?(?!it\b|this\b|there\b|the\b|so\b|not\b)(.+)$",
+    re.IGNORECASE,
 )
 _NOT_BUT = re.compile(r"^\W*not\s+[^,.;]+?,?\s+but\s+(.+)$", re.IGNORECASE)
 _EXPLAINED = re.compile(
@@ -29,31 +54,35 @@ _SEEN = re.compile(
     re.IGNORECASE,
 )
 _COPULA = re.compile(
-    r"^(?P<of>[^,;:]*?)\b(?:is|are|was|were|appears?|looks?|seems?|measures?)\s+(?:to\s+be\s+|like\s+)?"
+    r"^(?P<of>[^,;:]*?)\b(?:is|are|was|were|would\s+be|appears?|looks?|seems?|measures?)\s+(?:to\s+be\s+|like\s+)?"
     r"(?:(?:most\s+)?(?:likely|probably)\s+)?(?:(?:located|situated|found|seen|centered|centred)\s+(?:in|on|at|within)\s+"
     r"|stained\s+with\s+|caused\s+by\s+|due\s+to\s+|called\s+|known\s+as\s+)?(?P<is>.+)$",
     re.IGNORECASE,
 )
 _SHOWS = re.compile(r"^(?P<of>[^,;:]*?)\b(?:shows?|demonstrates?|reveals?|depicts?)\s+(?P<is>.+)$", re.IGNORECASE)
 _GENERIC = word_set("this it image picture scan study radiograph film view photograph section slide these")
-_NO_CONTENT = word_set("the a an of is are was were in on at this it to what which where how that image")
-_PREFIX = re.compile(r"^.*?\b(?:therefore|thus|hence|so|consequently|based\s+on\s+[^,]*)\b,?\s+", re.IGNORECASE)
-_CUT = re.compile(
-    r"\s*(?:[;,]|:\s|\s-\s|\b(?:because|since|although|though|which|where|while|whereas|but|as\s+(?:shown|seen|evidenced))\b).*$",
-    re.IGNORECASE | re.DOTALL,
-)
-_ABOUT = re.compile(r"^(?:about|approximately|approx\.?|around|roughly|circa|nearly|~)\s*(?=\d)", re.IGNORECASE)
-_QUANTITY = re.compile(
-    r"\d+(?:\.\d+)?(?:\s?(?:x|\u00d7|by|-|to)\s?\d+(?:\.\d+)?)*\s?(?:mm|cm|m|ml|mL|cc|%|degrees?|weeks?|years?|months?|days?|HU)(?!\w)"
-)
-_HOW_MUCH = re.compile(
-    r"^\W*(?:how\s+(?:large|big|long|wide|thick|many|much|old)|what\s+(?:is\s+the\s+)?(?:size|diameter|length|width|angle|volume))",
+_HEDGED = re.compile(r"\b(?:no|not|without|could|may|might|or|either|possibl[ey]|versus|vs)\b", re.IGNORECASE)
+_IS_BEST = re.compile(
+    r"^(?P<is>[^,;:]+?)\s+(?:is|are|was|would\s+be)\s+(?:the|my)\s+(?:most\s+(?:likely|probable)|leading|best|main)\b",
     re.IGNORECASE,
 )
-_GLOSS = re.compile(r"^(.*?\S)\s*\([^()]*\)\s*$", re.DOTALL)
-_BRACKETS = re.compile(r"\s*\([^()]*\)")
+_FITS = re.compile(
+    r"\b(?:(?:consistent|compatible|in\s+keeping)\s+with|suggests?|indicates?|represents?)\s+(?!that\b|there\b)(?P<is>.+)$"
+    r"|\b(?:suggestive|indicative|diagnostic|characteristic|typical|pathognomonic)\s+of\s+(?P<of>.+)$",
+    re.IGNORECASE,
+)
+_THERE = re.compile(
+    r"^(?:there\s+(?:is|are)|(?:i|we)\s+(?:can\s+)?see|(?:the\s+patient|he|she)\s+has)\s+(?P<is>.+)$"
+    r"|^(?P<of>(?:an?|the)\s+[^,;:]+?)\s+(?:is|are|can\s+be)\s+(?:seen|visible|present|noted|identified|evident)\b",
+    re.IGNORECASE,
+)
+_ASKS_WHAT = re.compile(
+    r"\b(?:diagnos[ei]s|abnormality|abnormalities|abnormal|finding|findings|disease|condition|pathology|lesion|problem|wrong|seen|shown|visible)\b",
+    re.IGNORECASE,
+)
 _SEVERAL = re.compile(
-    r"\b(?:could|may|might)\s+(?:also\s+)?be\b.{0,200}\bor\b|\bdifferential\b", re.IGNORECASE | re.DOTALL
+    r"^\W*(?:either\b.{0,200}\bor\b)|\b(?:could|may|might)\s+(?:also\s+)?be\b.{0,200}\bor\b|\bdifferential\b",
+    re.IGNORECASE | re.DOTALL,
 )
 _CHINESE = re.compile("^(?:.*(?:因此|所以|故))?[^,;]*?(?:是|为|位于|在于)([^,;.]+)[.]?\\s*$")
 
@@ -69,28 +98,20 @@ def open_answer(text: Readable, question: str = "") -> tuple[str | None, str]:
     if broken_off(text.plain):
         return None, "invalid"
     short = _marked(whole) or _sentence(text.plain, question)
-    return (short, "short answer") if short else (_trimmed(whole), "whole reply")
+    return (short, "short answer") if short else (asked_for(unframed(trimmed(whole)), question), "whole reply")
 
 
 def _stated(text: Readable, found: list[Statement]) -> tuple[str | None, str]:
-    from .stated import settled
-
-    kept = settled(text.plain, found, lambda said: _trimmed(said) or None)
+    if undecided(text.plain[found[-1].end :]):
+        return None, "invalid"
+    kept = settled(text.plain, found, lambda said: trimmed(said) or None)
     if kept is None or kept[0] is None:
         return None, "invalid"
     return kept[0], kept[1].rule
 
 
 def _only_doubts(text: str) -> bool:
-    return bool(_SEVERAL.search(text)) and not re.search(r"\bmost\s+likely\b", text, re.IGNORECASE)
-
-
-def _trimmed(text: str) -> str:
-    """Return a stated answer without quotes, full stop, a gloss in brackets and "about" before a number."""
-    short = re.sub(r"\*\*|__|`", "", text).strip(" \t\n\"'*")
-    short = re.sub(r"(?<!\.[A-Za-z])[.\u3002]+$", "", short).strip()
-    glossed = _GLOSS.match(short)
-    return _ABOUT.sub("", glossed.group(1) if glossed else short).strip(" \"'")
+    return bool(_SEVERAL.search(text)) and not re.search(r"\bmost\s+(?:likely|probable)\b", text, re.IGNORECASE)
 
 
 def _marked(text: str) -> str | None:
@@ -98,7 +119,7 @@ def _marked(text: str) -> str | None:
     bold = {(one.group(1) or one.group(2)).strip() for one in _BOLD.finditer(text)}
     named = {span for span in bold if not span.endswith(":")}
     if len(named) == 1 and len(bold) == 1 and len(next(iter(named)).split()) <= 8:
-        return _trimmed(next(iter(named)))
+        return trimmed(next(iter(named)))
     quoted = {one.group(1).strip() for one in _QUOTED.finditer(text)}
     return quoted.pop() if len(quoted) == 1 else None
 
@@ -109,28 +130,39 @@ def _sentence(text: str, question: str) -> str | None:
     if not spans:
         return None
     first = spans[0]
-    for pattern in (_NOT_BUT, _LIKELY):
+    for pattern in (_NOT_BUT, _LIKELY, _SAID):
         if found := pattern.match(first):
-            return _short(found.group(1), question)
-    quantities = {one.group() for one in _QUANTITY.finditer(text)}
-    if len(quantities) == 1 and _HOW_MUCH.match(question):
-        return quantities.pop()
-    if not _verb(first):
-        opened = _EXPLAINED.sub(r"\1", _BRACKETS.sub("", first).split(";")[0]).strip()
-        return _trimmed(opened) if len(spans) > 1 or opened != first else None
+            return short_answer(found.group(1), question)
+    for pattern in (_BEST, _IS_BEST):
+        best = {one.group("is").lower(): one.group("is") for span in spans if (one := pattern.search(span))}
+        if best:
+            return short_answer(best.popitem()[1], question) if len(best) == 1 else None
+    if numbers := counted(text, question):
+        return numbers.pop() if len(numbers) == 1 else None
+    if size := quantity(text, question):
+        return size
+    if not has_verb(first):
+        if new := added(first, question):
+            return new
+        opened = _EXPLAINED.sub(r"\1", BRACKETS.sub("", first).split(";")[0]).strip()
+        opened = asked_for(opened, question)
+        return trimmed(opened) if len(spans) > 1 or opened != first else None
+    spans = of_the_head(spans, question)
     told = {short.lower(): short for span in spans if (short := _of_question(span, question))}
+    if not told:
+        told = {short.lower(): short for span in spans if (short := added(span, question))}
+    for pattern in (_FITS, _THERE):
+        if not told and _ASKS_WHAT.search(question):
+            told = {short.lower(): short for span in spans if (short := _shown(pattern, span, question))}
     return next(iter(told.values())) if len(told) == 1 else None
 
 
-def _verb(sentence: str) -> bool:
-    head = _CUT.sub("", sentence)
-    return bool(
-        re.search(
-            r"\b(?:is|are|was|were|has|have|shows?|appears?|seems?|can|do|does|looks?|measures?|demonstrates?|reveals?|see|think|\w+ed)\b|[\u3400-\u9fff]",
-            head,
-            re.IGNORECASE,
-        )
-    )
+def _shown(pattern: re.Pattern[str], sentence: str, question: str) -> str | None:
+    """Return X of "consistent with X" or "there is X", where nothing in the sentence is denied or doubted."""
+    found = pattern.search(sentence)
+    if found is None or _HEDGED.search(sentence):
+        return None
+    return short_answer(found.group("is") or found.group("of"), question)
 
 
 def _of_question(sentence: str, question: str) -> str | None:
@@ -139,26 +171,18 @@ def _of_question(sentence: str, question: str) -> str | None:
         return chinese.group(1).strip()
     if seen := _SEEN.match(sentence):
         return seen.group(1)
-    sentence = _PREFIX.sub("", sentence, count=1)
+    sentence = PREFIX.sub("", sentence, count=1)
     found = _COPULA.match(sentence) or _SHOWS.match(sentence)
     if not found:
         return None
-    subject = [word for word in words(found.group("of")) if word not in _NO_CONTENT]
+    subject = [word for word in words(found.group("of")) if word not in NO_CONTENT]
     asked = set(words(question))
     if re.match(r"\s*there\b", found.group("of"), re.IGNORECASE) or re.match(
         r"(?:not|no|used|shown)\b", found.group("is")
     ):
         return None
+    if set(words(found.group("is"))) <= asked | LINKS:
+        return None
     if not (set(subject) & asked or set(words(found.group("of"))) & _GENERIC):
         return None
-    return _short(found.group("is"), question)
-
-
-def _short(text: str, question: str) -> str | None:
-    """Return the answer up to the end of its clause, without a place that the question already names."""
-    short = _CUT.sub("", _BRACKETS.sub("", text)).strip()
-    placed = re.match(r"^(.*\S)\s+(?:in|on|of|at)\s+(.+)$", short)
-    if placed and set(words(placed.group(2))) <= set(words(question)):
-        short = placed.group(1)
-    short = re.sub(r"^(?:in|on|at|within)\s+(?=(?:the|a|an)\s)", "", short)
-    return _trimmed(short) or None
+    return short_answer(found.group("is"), question)

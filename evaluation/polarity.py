@@ -25,13 +25,13 @@ _NO = re.compile(
     r"neither|nor|hardly|unlikely(?!\s*(?:[,.;]|and\b|or\b))|excludes?|excluding|rules?\s+out|ruling\s+out|free\s+(?:of|from)|"
     r"(?<!is\s)(?<!are\s)(?<!be\s)(?<!been\s)(?<!was\s)(?<!were\s)(?:excluded|ruled\s+out|rejected|eliminated)|"
     r"negative\s+for|against|denies|rather\s+than|instead\s+of|opposed\s+to|absence\s+of|away\s+from|none\s+of|"
-    r"rejects?|eliminates?)\b",
+    r"rejects?|eliminates?|devoid\s+of|fails?\s+to)\b",
     re.IGNORECASE,
 )
 _NO_CJK = re.compile("(?:不是|并非|没有|未见|未发现|无|非|排除|不考虑|不像|不支持|不符合)[^,.;\n]{0,6}$")
 _UNSETTLED = re.compile(
     r"\bnot\s+(?:\w+\s+){0,3}(?:exclude|excluded|rule|ruled|out|differentiate|distinguish)\b|\bdifferential\b|"
-    r"\bunlike\b|(?<!rather\s)\bthan\b|"
+    r"(?<!no\s)(?<!without\s)(?<!without\sa\s)\bdoubt(?:s|ed|ful)?\b|\b(?:hard|difficult)\s+to\b|\bunlike\b|(?<!rather\s)\bthan\b|"
     r"\b(?:(?<=\()see|except(?:\s+for)?|other\s+than|apart\s+from|versus|vs\.?|if|unless|whether|between)\b|,\s*(?:as|so)\s+(?:is|are|was|were)\b|"
     r"\b(?:differs?|different|distinguish\w*|compared|similar|mimic\w*|resembl\w*|learn|know|less\s+likely)\b"
     r"|\b(?:should|recommend\w*|advis\w*)\b.*\b(?:for|with|of)\b|\b(?:evaluate|screen|test|check|monitor|assess|watch|biopsy)\b"
@@ -78,6 +78,7 @@ _AFTER_UNSETTLED = re.compile(
     r"typically|often|tends?|commonly|classically|generally|normally|differs?|causes?|refers?|means|less\s+likely|vs\b|versus|"
     r"(?:has|have|had)\s+(?:been\s+)?(?:resolved|treated|removed|drained|healed|cleared)|resolved|expected|considered\b(?!\s+\w)|"
     r"one\s+(?:would\s+)?expects?)\b|^[^.;,]*\b(?:would|one\s+expects)\b"
+    rf"|^{_LIST}\s+(?:can|may|could|might)\s+(?:also\s+)?(?!be\b|not\b|also\b|have\b)\w+"
     r"|^\s+(?:is|are)\s+(?:an?\s+|the\s+(?!(?:most\s+likely|likely|correct|right|best|only|answer|diagnosis|one)\b))",
     re.IGNORECASE,
 )
@@ -89,12 +90,12 @@ _AFTER_DOUBT = re.compile(
 )
 _CROSS, _TICK = "\u274c\u2717\u2718\u2716\u00d7", "\u2705\u2713\u2714\u2611"
 _VERDICT_NO = re.compile(
-    rf"^\s*(?:[:?=(,]|\s-)?\s*(?:[{_CROSS}]|(?:no|none|absent|incorrect|wrong|false|rejected|unlikely)\b(?!\s+\w+\s*$)"
+    rf"^\s*(?:[:?=(,\u2192]|\s-)?\s*(?:[{_CROSS}]|(?:no|none|absent|incorrect|wrong|false|rejected|unlikely)\b(?!\s+\w+\s*$)"
     r"(?=\s*(?:$|[.,;:)\n\u274c]|-\s)))",
     re.IGNORECASE,
 )
 _VERDICT_YES = re.compile(
-    rf"^\s*(?:[:?=(,]|\s-|(?:is|seems|looks)\b)?\s*(?:[{_TICK}]|(?:yes|correct|right|true|present)\b(?=\s*(?:$|[.,;:)!\n\u2705]|-\s)))",
+    rf"^\s*(?:[:?=(,\u2192]|\s-|(?:is|seems|looks)\b)?\s*(?:[{_TICK}]|(?:yes|correct|right|true|present)\b(?=\s*(?:$|[.,;:)!\n\u2705]|-\s)))",
     re.IGNORECASE,
 )
 _DECIDED = re.compile(
@@ -103,11 +104,12 @@ _DECIDED = re.compile(
     r"\b(?:choose|chose|pick|select|go(?:ing)?\s+(?:with|for)|opt\s+for|settle\s+on|would\s+say|"
     r"(?:most|more)\s+(?:likely|probably|probable)|(?<!less\s)(?<!un)(?:likely|probably)|"
     r"most\s+(?:consistent|compatible|suggestive|typical|characteristic)\s+(?:with|of)|"
-    r"best\s+(?:fits?|matches|described\s+(?:as|by)|answer\s+is|option\s+is)|"
+    r"lean(?:s|ing)?\s+towards?|best\s+(?:fits?|matches|described\s+(?:as|by)|answer\s+is|option\s+is)|"
     r"favou?r(?:s|ed|ing)?|leaves|leaving|diagnosis\s+(?:is|of)|(?:answer|option|choice)\s+(?:is|would\s+be))"
     r"\W*(?:\w+\W+){0,4})$",
     re.IGNORECASE,
 )
+_MAKES = re.compile(r"\b(?:makes?|making)\s+(?:the\s+|an?\s+)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,9 @@ def reading(before: str, after: str) -> Reading:
     if _AFTER_NO.match(behind):
         return Reading("denied")
     decided = bool(
-        _DECIDED.search(before) or re.match(r"^\s+(?:is|are|seems?)\s+(?:more|most)\s+(?:likely|probable)\b", behind)
+        _DECIDED.search(before)
+        or (_MAKES.search(before) and re.match(r"^\s+the\s+(?:most\s+likely|best|correct|leading)\b", behind))
+        or re.match(r"^\s+(?:is|are|seems?)\s+(?:more|most)\s+(?:likely|probable)\b", behind)
     )
     if (_DOUBT.search(own) or _AFTER_DOUBT.match(behind)) and not _SURE.search(own):
         return Reading("doubted")

@@ -19,9 +19,15 @@ _REFUSES = re.compile(
 _CANNOT_TELL = re.compile(
     r"\b(?:difficult|hard|impossible|not\s+possible)\s+to\s+(?:say|tell|determine|judge|decide|assess|know|be\s+sure)\b"
     r"|\b(?:can|could)\s+(?:neither|not)\s+be\s+(?:\w+ly\s+)?(?:determined|assessed|evaluated|confirmed|established|decided|answered)\b"
+    r"|\b(?:can\s+not|could\s+not|unable\s+to|not\s+able\s+to)\s+(?:\w+ly\s+)?(?:measure|estimate|quantify|count|assess|evaluate|establish)\b"
     r"|\b(?:insufficient|not\s+enough|more)\s+(?:information|data|images?|views?|context)\b|\bindeterminate\b|\binconclusive\b"
     r"|\b(?:am|is|are)\s+(?:not\s+(?:sure|certain)|unsure|uncertain|undecided)\b|\bdepends\s+on\b"
     r"|\bany\s+of\s+(?:these|them|the\s+above)\b|\beither\s+(?:one|of\s+(?:these|them|the\s+two))\b",
+    re.IGNORECASE,
+)
+_UNDECIDED = re.compile(
+    r"\b(?:can\s+not|could\s+not|unable\s+to|not\s+able\s+to|do\s+not\s+know|am\s+(?:not\s+(?:sure|certain)|unsure|torn))\s*"
+    r"(?:\w+\s+){0,3}?(?:which|between|whether)\b",
     re.IGNORECASE,
 )
 _CUT = re.compile(
@@ -33,6 +39,11 @@ _CUT = re.compile(
 def declines(text: str) -> int:
     """Return where a plain text last refuses, or says that it cannot see or tell; 0 where it does not."""
     return max((found.end() for pattern in (_REFUSES, _CANNOT_TELL) for found in pattern.finditer(text)), default=0)
+
+
+def undecided(text: str) -> bool:
+    """Return whether a plain text says that it cannot settle which of several holds; a disclaimer does not say so."""
+    return bool(_UNDECIDED.search(text))
 
 
 def broken_off(text: str) -> bool:

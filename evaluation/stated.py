@@ -27,7 +27,11 @@ _NAMED = (
 )
 _WHERE = r"(?:\s+(?:to|among|of|for|from|here|in|based)\b[^.:;=\n]{0,60}?)?"
 _STATED = re.compile(
-    rf"\b(?:{_NAMED}{_WHERE}{_IS}|(?:final|conclusion|diagnosis|prediction|option|choice)\s*:)[ \t]*(?:\n\s*)?([^\n]*)"
+    rf"\b(?:{_NAMED}{_WHERE}{_IS}|makes?\s+the\s+(?:correct|right|best)\s+(?:answer|option|choice)\s"
+    r"|(?<!each\s)(?<!every\s)(?<!differential\s)(?:final|conclusion|diagnosis|impression|prediction|option|choice)\s*:)"
+    r"[ \t]*(?:\n\s*)?([^\n]*)"
+    r"|\b(?:respuesta|resposta|risposta|r\u00e9ponse|antwort|\u043e\u0442\u0432\u0435\u0442)(?:\s+(?:correcta|correta|corretta|correcte|final))?"
+    r"(?:\s+(?:es|\u00e9|\u00e8|est|ist|lautet)\b\s*:?|\s*[:=])[ \t]*([^\n]*)"
     "|(?:答案(?:应该)?(?:是|为|:)|(?:故|应|因此)?选(?:择|项)?"
     r"(?=[:\sA-Za-z(\[]))\s*:?[ \t]*([^\n]*)",
     re.IGNORECASE,
@@ -89,7 +93,7 @@ def _tags(text: str) -> Iterator[Statement]:
 def _sentences(text: str) -> Iterator[Statement]:
     at = 0
     while found := _STATED.search(text, at):
-        group = 1 if found.group(1) is not None else 2
+        group = next(group for group in (1, 2, 3) if found.group(group) is not None)
         said = _first_sentence(found.group(group))
         start = found.start(group)
         at = max(start + len(said), found.start() + 1)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 
 from .asked import Asked, asked
+from .implied import implied
 from .mentions import MOST, WINDOW
 from .polarity import reading
 from .reply_text import Readable, sentence_at, sentences, word_set, words, words_at
@@ -29,14 +30,26 @@ _INITIALLY = re.compile(r"\b(?:initially|originally|at\s+first|first\s+thought|t
 _SO = re.compile(r"\b(?:so|therefore|thus|hence|answer\s+is|final(?:ly)?)\W*(?:\w+\W+){0,3}$", re.IGNORECASE)
 _AGREES = re.compile(
     r"^\W*(?:(?:that|this|it)\s+is\s+|i\s+would\s+say\s+|most\s+likely\s+|probably\s+)?(?:\w+ly\s+)?"
-    r"(correct|true|affirmative|indeed|yeah|yep|incorrect|not\s+(?:correct|true)|false|untrue|nope)\b(?!\s+that\b)",
+    r"(correct|true|affirmative|indeed|yeah|yep|incorrect|not\s+(?:correct|true)|false|untrue|nope|"
+    r"(?:probably|likely|definitely|certainly|apparently)\s+not(?=\s*(?:$|[.,;!]))|"
+    r"i\s+(?:do\s+not\s+)?(?:think|believe)\s+so)\b(?!\s+that\b)",
     re.IGNORECASE,
 )
-_DISAGREES = frozenset({"incorrect", "not correct", "not true", "false", "untrue", "nope"})
+_DISAGREES = re.compile(r"\bnot\b|^(?:incorrect|false|untrue|nope)$")
+_FOREIGN = re.compile(
+    r"^\W*(?:(s\u00ed|oui|ja|sim|\u0434\u0430|\u306f\u3044|\uc608)|(nein|non|n\u00e3o|\u043d\u0435\u0442|\u3044\u3044\u3048|\uc544\ub2c8\uc694))(?=\s*(?:$|[.,;!]))",
+    re.IGNORECASE,
+)
+_CONDITIONAL = re.compile(r"^\W*(?:only\s+|but\s+only\s+)?(?:if|unless|provided|assuming|when)\b", re.IGNORECASE)
+_CONDITION = re.compile(r"\b(?:if|unless|whether|provided|assuming|when)\b[^.;]*$", re.IGNORECASE)
 _CHINESE = re.compile(r"^\W*(不是|不存在|不对|没有|否|无|不|是的|是|对|有的?|存在|正确)(?=\s*(?:$|[.,;!:\n]))")
 _CHINESE_NO = re.compile("^不|^没|^否|^无")
 _STANDS = re.compile(
     r"^\W*(?:it\s+is\s+|they\s+are\s+)?(not\s+)?(?:clearly\s+|definitely\s+)?([a-z]+)\b\W*$", re.IGNORECASE
+)
+_PRONOUN = re.compile(
+    r"^\W*(?:there\s+(?:is|are)\s+(?:(not\s+(?:one|any)|none)|one)|i\s+(?:do|can)\s+(not)\s+see\s+(?:one|any))\W*$",
+    re.IGNORECASE,
 )
 _THERE = frozenset({"present", "positive", "seen", "visible", "detected", "identified", "evident"})
 _NOT_THERE = frozenset({"absent", "negative", "none", "unremarkable"})
@@ -51,7 +64,7 @@ _TOLD_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _TOLD_AFTER = re.compile(
-    r"^\W*(?:is|are|was|were|can\s+be)\s+(?:\w+ly\s+)?"
+    r"^\s*[:=]?\s*(?:present|positive)\W*$|^\W*(?:is|are|was|were|can\s+be)\s+(?:\w+ly\s+)?"
     r"(?:present|seen|visible|noted|identified|detected|evident|apparent|demonstrated|shown|there)\b",
     re.IGNORECASE,
 )
@@ -68,8 +81,8 @@ _NOT_TRUE = re.compile(r"\bnot\s+(?:true|correct|the\s+case)\s+that\b", re.IGNOR
 def yes_or_no(text: Readable, question: str = "") -> tuple[str | None, str]:
     """Return ("yes" or "no", rule); (None, "invalid") where the reply says neither, or both."""
     found = statements(text)
-    stated = settled(text.plain, found, _value)
     wanted = asked(question)
+    stated = settled(text.plain, found, lambda said: _value(said, wanted))
     if stated is not None:
         answer, last = stated
         edges = [0, *(edge for one in found for edge in (one.start, one.end)), len(text.plain)]
@@ -88,16 +101,19 @@ def yes_or_no(text: Readable, question: str = "") -> tuple[str | None, str]:
     if declines(text.plain):
         return None, "invalid"
     told = _stands_alone(text.plain, wanted) or _of_the_thing(text.plain, wanted) or _chinese(text.plain, question)
+    told = told or implied(text.plain, question)
     return (told, "asked") if told in ("yes", "no") else (None, "invalid")
 
 
-def _value(said: str) -> str | None:
-    """Return what a stated X says; the words that stand for yes and no are read as such."""
+def _value(said: str, wanted: Asked | None) -> str | None:
+    """Return what a stated X says: yes, no, the words that stand for them, or what it says of the thing asked."""
     first = words(said)[:1]
     if first and len(words(said)) == 1 and first[0] in ("true", "correct", "false", "incorrect"):
         return "yes" if first[0] in ("true", "correct") else "no"
-    direct = _direct(said)
-    return direct if direct in ("yes", "no") else None
+    told = _direct(said)
+    if told is None and not declines(said):
+        told = _stands_alone(said, wanted) or _of_the_thing(said, wanted)
+    return told if told in ("yes", "no") else None
 
 
 def _unless_contradicted(answer: str | None, rule: str, rest: str, wanted: Asked | None) -> tuple[str | None, str]:
@@ -111,7 +127,9 @@ def _unless_contradicted(answer: str | None, rule: str, rest: str, wanted: Asked
 def _direct(text: str) -> str | None:
     """Return "yes", "no" or "both" by the words that stand alone; None where there is none."""
     if agreed := _AGREES.match(text):
-        return "no" if re.sub(r"\s+", " ", agreed.group(1).lower()) in _DISAGREES else "yes"
+        return "no" if _DISAGREES.search(agreed.group(1).lower()) else "yes"
+    if foreign := _FOREIGN.match(text):
+        return "yes" if foreign.group(1) else "no"
     if chinese := _CHINESE.match(text):
         return "no" if _CHINESE_NO.match(chinese.group(1)) else "yes"
     found = list(_WORD.finditer(text))
@@ -121,7 +139,9 @@ def _direct(text: str) -> str | None:
     for one in found:
         begin = (sentence_at(spans, one.start()) or (0, 0))[0]
         before = text[max(begin, one.start() - WINDOW) : one.start()]
-        taken_back |= bool(_TAKEN_BACK.search(before))
+        taken_back |= bool(
+            _TAKEN_BACK.search(before) or _CONDITION.search(before) or _CONDITIONAL.match(text[one.end() :])
+        )
         if not _INITIALLY.search(before):
             said.append((one.group().lower(), one.start()))
     if taken_back:
@@ -138,12 +158,21 @@ def _direct(text: str) -> str | None:
     between = text[first[1] + len(first[0]) : last[1]]
     if CORRECTION.search(between):
         return last[0]
-    return "both" if _SO.search(text[: last[1]]) else first[0]
+    anew = any(
+        word != first[0] and not re.search(r"\w", text[(sentence_at(spans, at) or (0, 0))[0] : at]) for word, at in said
+    )
+    return "both" if anew or _SO.search(text[: last[1]]) else first[0]
 
 
 def _stands_alone(text: str, wanted: Asked | None) -> str | None:
     """Return what one word alone answers: "Present", "Negative", or the property that was asked."""
     spans = list(sentences(text))
+    if (
+        wanted is not None
+        and wanted.kind == "there"
+        and (none := _PRONOUN.match(text[slice(*spans[0])] if spans else ""))
+    ):
+        return "no" if none.group(1) or none.group(2) else "yes"
     alone = _STANDS.match(text[slice(*spans[0])]) if spans else None
     if alone is None or wanted is None:
         return None
@@ -188,17 +217,23 @@ def _of_the_thing(text: str, wanted: Asked | None) -> str | None:
 def _in_sentence(sentence: str, wanted: Asked) -> str | None:
     if wanted.kind == "property":
         return _property(sentence, wanted)
+    if wanted.kind == "there" and f"non-{wanted.thing[-1]}" in words(sentence):
+        return "no"
     spots = _places(sentence, wanted.thing) or _places(sentence, wanted.thing[-1:])
     told: set[str] = set()
     for start, end in spots[:MOST]:
         whole = bool(_places(sentence[start:end], wanted.thing))
         before, after = sentence[max(0, start - WINDOW) : start], sentence[end : end + WINDOW]
         place = _PLACED.match(after)
-        if place and not set(words(place.group(1))) <= wanted.every | _GENERIC:
-            continue
         twice = bool(_NOT_TRUE.search(before))
         before = before[_NOT_TRUE.search(before).end() :] if twice else before  # type: ignore[union-attr]
         stand = reading(before, after).stand
+        if (
+            place
+            and not set(words(place.group(1))) <= wanted.every | _GENERIC
+            and (stand != "affirmed" or wanted.placed)
+        ):
+            continue
         lead = re.split(
             r"\b(?:no|not|without|nor|neither|or|for|see|shows?|demonstrates?|reveals?|contains?|identify|detect|have|has|suggests?)\b|,",
             before,
@@ -221,10 +256,11 @@ def _property(sentence: str, wanted: Asked) -> str | None:
     """Return what a sentence says of the property asked, where it speaks of the same thing."""
     subject = [word for word in wanted.of if word not in _GENERIC | _FILLERS | {"it", "that", "those"}]
     normal = wanted.thing == ("normal",)
-    if normal and re.search(
+    if wanted.thing[-1] in ("normal", "abnormal") and re.search(
         r"\bno\s+(?:\w+\s+)?abnormalit(?:y|ies)\b(?!\s+(?:of|in|on|at|within))", sentence, re.IGNORECASE
     ):
-        return "yes" if not subject or set(subject) <= set(words(sentence)) else None
+        named = not subject or set(subject) <= set(words(sentence))
+        return None if not named else "yes" if normal else "no"
     word, answer = wanted.thing[-1], "yes"
     spots = _places(sentence, (word,))
     if not spots and word in ("normal", "abnormal"):

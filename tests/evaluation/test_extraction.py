@@ -334,8 +334,8 @@ def test_chinese_statements_are_read() -> None:
         ("Is the heart normal?", "The lungs are normal.", None),
         ("Is the heart normal?", "The heart is not normal.", "no"),
         ("Is this a CT scan?", "This is not a CT scan.", "no"),
-        ("Is this a CT scan?", "This is an MRI.", None),  # needs to know that an MRI is no CT
-        ("Is the mass larger than 3 cm?", "It measures 1.8 cm.", None),
+        ("Is this a CT scan?", "This is an MRI.", "no"),
+        ("Is the mass larger than 3 cm?", "It measures 1.8 cm.", "no"),
         ("Is this a melanoma?", "Answer: Yes. Therefore this is not a melanoma.", None),
         ("Is a cavity present?", '{"cavity_present": false}', "no"),
         ("Is a cavity present?", '{"nodule_present": false}', None),
