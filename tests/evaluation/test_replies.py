@@ -14,9 +14,11 @@ from infimed.evaluation.extraction import extract
 
 FOLDER = DEVELOPMENT.parent
 BLIND = FOLDER / "replies_blind.jsonl"
+BLIND2 = FOLDER / "replies_blind2.jsonl"
 FROZEN = {
     DEVELOPMENT: "82de7505bdb9f2b122d3565db7a94f73acc5b96550366d225bd10721e0103eaa",
     BLIND: "55736d1ea152c316db255c1b5f0f083eedc1fa1d014392ef433d5a5a0e6c8118",
+    BLIND2: "39a639c805b715c7fb2575e949acd8ae682956d87a61c1868b169dc5a1272dc8",
 }
 # A side told by two frames at once, and a finding that stands for another by medicine: these stay INVALID.
 MISSED = {"r105", "r193"}
