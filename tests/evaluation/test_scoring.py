@@ -103,7 +103,7 @@ def test_a_closed_item_is_scored_once_and_never_as_an_open_one() -> None:
 
 
 def test_open_answers_are_right_by_exact_match_and_worth_their_overlap() -> None:
-    score = score_reply("in the left lung", "left lung", answer_type="open", aliases=("lung on the left",))
+    score = score_reply("lower left lung", "left lung", answer_type="open", aliases=("lung on the left",))
     assert not score.correct and score.value == pytest.approx(0.8)
     assert score_reply("Answer: lung on left", "left lung", answer_type="open", aliases=("lung on the left",)).correct
 
