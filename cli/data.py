@@ -22,7 +22,17 @@ _JSON = typer.Option("--json", help="Print the counts as JSON.")
 @app.command()
 def phantoms(
     out: Annotated[Path, _OUT],
-    images: Annotated[int, typer.Option("--images", min=1, help="How many pictures, the modalities in turn.")] = 600,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="How many pictures or cases, families and modalities in turn.")
+    ] = 600,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--family",
+            help="single (default), change (prior and current image), agreement (image and report); again for more.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the series; same seed, same bytes.")] = 0,
     modality: Annotated[
         list[str] | None, typer.Option("--modality", help="Default all six; may be given again.", show_default=False)
@@ -44,14 +54,15 @@ def phantoms(
     """
     from ..evaluation.phantom_images import KINDS
     from ..evaluation.phantom_questions import TASKS
-    from ..evaluation.phantoms import write_phantoms
+    from ..evaluation.phantoms import CASES, SINGLE, write_phantoms
 
     made = write_phantoms(
         out,
         images,
         seed,
         tuple(modality or KINDS),
-        tasks=tuple(task or TASKS),
+        families=tuple(family or (SINGLE,)),
+        tasks=tuple(task or (*TASKS, *CASES)),
         per_image=per_image,
         roles={"train": 1 - test_share, "test": test_share},
     )

@@ -158,13 +158,16 @@ def _as_lines(made: Exported) -> list[str]:
     from ..runtime.open_engine import computed_as
 
     lines = [] if made.written else ["the bundle holds every level that was asked for; nothing was written"]
-    if made.gate:
+    seeing = bool(made.bundle.manifest.preprocessing)
+    if made.gate and seeing:
         difference = f"largest pixel difference {made.pixel_difference:.1g}"
         lines.append(f"pixels, token ids and positions equal transformers ({difference})")
+    elif made.gate:
+        lines.append("token ids and positions equal transformers; no tower: the model takes no images")
     lines += [
         *(
-            f"parity gate  {parity.level:13} mean KL {parity.kl_mean_nats:.1e} nats over {parity.rows} rows, "
-            f"vision {parity.vision:.1e}: held"
+            f"parity gate  {parity.level:13} mean KL {parity.kl_mean_nats:.1e} nats over {parity.rows} rows"
+            f"{f', vision {parity.vision:.1e}' if seeing else ''}: held"
             for parity in made.gate
         ),
         f"{'level':26}{'weights':>12}{'mean KL':>12}{'max KL':>12}{'top-1':>8}",

@@ -18,6 +18,7 @@ from .. import InfimedError, __version__
 from ..runtime.events import Event, OnEvent, ignore
 from .answer_drift import answer_drift
 from .comparison import Flags, compare, outcomes
+from .crossing import apart
 from .drift_report import (
     Comparison,
     DriftReport,
@@ -184,6 +185,7 @@ def _level(
         overall=overall,
         cells=_named(rows),
         no_cell_worse=bool(rows) and all(row.verdict == "PASS" for row in rows),
+        apart=apart(items.rows, items.clusters, before, after, priors, margins.overall, likelihood),
     )
 
 

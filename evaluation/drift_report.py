@@ -214,15 +214,28 @@ class Comparison:
     bootstrap: Bootstrap | None = None
 
 
+ItemKind = Literal["single", "cross-modal"]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A level against its reference on the single or on the cross-modal items; told, not judged."""
+
+    kind: ItemKind
+    found: Comparison
+
+
 @dataclass(frozen=True)
 class Knowledge:
-    """What the reference knows beyond the text-only prior: over all, in one modality, or in one task.
+    """What the reference knows beyond the text-only prior: over all, in one modality, in one task, or in one kind.
+
+    axis "items": the kinds of Apart, where any item is cross-modal.
 
     prior: the better of "majority answer" and "grey image" here. lead: reference minus prior; lower, upper: its
     two-sided 95 % cluster-robust interval.
     """
 
-    axis: Literal["all", "modality", "task"]
+    axis: Literal["all", "modality", "task", "items"]
     name: str
     items: int
     clusters: int
@@ -263,7 +276,8 @@ class RunFacts:
 class LevelDrift:
     """One row of the report. no_cell_worse: every printed cell PASSes, an intersection-union claim at alpha.
 
-    probes: how answers changed under each probe that both runs were asked with.
+    probes: how answers changed under each probe that both runs were asked with. apart: single and cross-modal items,
+    where there are any of the latter.
     """
 
     facts: RunFacts
@@ -273,6 +287,7 @@ class LevelDrift:
     no_cell_worse: bool
     probes: tuple[ProbeDrift, ...] = ()
     abstention: Abstention | None = None
+    apart: tuple[Apart, ...] = ()
 
     @property
     def named_worse(self) -> tuple[Comparison, ...]:

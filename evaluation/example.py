@@ -24,6 +24,7 @@ MODALITIES = (
 )  # fmt: skip
 TASKS = (
     "modality", "anatomy", "view", "laterality", "finding", "diagnosis", "grading", "location", "count", "open", "size",
+    "change", "agreement",
 )  # fmt: skip
 ANSWER_TYPES: tuple[str, ...] = get_args(AnswerType)
 ROLES: tuple[str, ...] = ("train", "calibration", "search", "test")

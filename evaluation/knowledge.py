@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from .bounds import lower_bound, paired_clusters, upper_bound
 from .comparison import Flags, outcomes, share
+from .crossing import kinds_of
 from .drift_report import Knowledge
 from .prediction import Prediction
 from .verdict import better_prior
 
-Axis = Literal["all", "modality", "task"]
+Axis = Literal["all", "modality", "task", "items"]
 
 
 def knowledge(
@@ -38,6 +39,7 @@ def knowledge(
     for axis in ("modality", "task"):
         values = np.array([getattr(row, axis) for row in reference])
         parts += [(axis, name, values == name) for name in sorted(set(values.tolist()))]
+    parts += [("items", kind, here) for kind, here in kinds_of(reference).items()]
     rows = []
     for axis, name, here in parts:
         prior, known = better_prior({key: flags[here] for key, flags in priors.items()})

@@ -162,25 +162,36 @@ class Phantom:
 
     @cached_property
     def _drawn(self) -> tuple[NDArray[np.uint8], Marks]:
-        rng = _generator(self.kind, self.seed, self.index)
+        rng = generator(self.seed, self.kind, self.index)
         pose, lesions, _, _ = _plan(rng, self.kind)
-        mask: Field = np.zeros((SIZE_PX, SIZE_PX))
-        for lesion in lesions:
-            mask += lesion.contrast * ellipse(lesion.x_px, lesion.y_px, lesion.radius_px, lesion.radius_px, EDGE_PX)
-        marks = Marks(mask, _lines(rng, self.kind, pose), _decoys(rng, self.kind, pose, lesions))
-        return self.kind.painter(rng, pose, marks), marks
+        return painted(rng, self.kind, pose, lesions)
+
+
+def painted(
+    rng: np.random.Generator, kind: Kind, pose: Pose, lesions: Sequence[Lesion]
+) -> tuple[NDArray[np.uint8], Marks]:
+    """Return the (112, 112, 3) picture of a body that lies like this with these lesions, and what was painted over it.
+
+    rng draws the distractors, the anatomy's texture and the noise.
+    """
+    mask: Field = np.zeros((SIZE_PX, SIZE_PX))
+    for lesion in lesions:
+        mask += lesion.contrast * ellipse(lesion.x_px, lesion.y_px, lesion.radius_px, lesion.radius_px, EDGE_PX)
+    marks = Marks(mask, _lines(rng, kind, pose), _decoys(rng, kind, pose, tuple(lesions)))
+    return kind.painter(rng, pose, marks), marks
 
 
 def phantom(kind: Kind, seed: int, index: int) -> Phantom:
     """Return the picture number `index` of a kind's series `seed`."""
-    if seed < 0 or index < 0:
-        raise PhantomError(f"phantom seed {seed}, index {index}: both are whole numbers from 0 up")
-    _, lesions, size, side = _plan(_generator(kind, seed, index), kind)
+    _, lesions, size, side = _plan(generator(seed, kind, index), kind)
     return Phantom(kind, seed, index, lesions, size if lesions else None, side if lesions else None)
 
 
-def _generator(kind: Kind, seed: int, index: int) -> np.random.Generator:
-    return np.random.Generator(np.random.PCG64([seed, sorted(KINDS).index(kind.modality), index]))
+def generator(seed: int, kind: Kind, *numbers: int) -> np.random.Generator:
+    """Return the generator of a kind's series `seed` at these numbers; a first number or more, all from 0 up."""
+    if min(seed, *numbers) < 0:
+        raise PhantomError(f"phantom seed {seed}, index {numbers[0]}: both are whole numbers from 0 up")
+    return np.random.Generator(np.random.PCG64([seed, sorted(KINDS).index(kind.modality), *numbers]))
 
 
 def _plan(rng: np.random.Generator, kind: Kind) -> tuple[Pose, tuple[Lesion, ...], Size, Side]:
@@ -189,7 +200,7 @@ def _plan(rng: np.random.Generator, kind: Kind) -> tuple[Pose, tuple[Lesion, ...
     count = int(rng.choice(len(COUNT_SHARES), p=COUNT_SHARES))
     size: Size = "small" if rng.random() < 0.5 else "large"
     side: Side = "left" if rng.random() < 0.5 else "right"
-    return pose, _place(rng, kind, pose, count, size, -1 if side == "left" else 1), size, side
+    return pose, place(rng, kind, pose, count, size, -1 if side == "left" else 1), size, side
 
 
 def _point(rng: np.random.Generator, zone: Zone, pose: Pose, radius_px: float, sign: int) -> tuple[float, float]:
@@ -202,8 +213,11 @@ def _point(rng: np.random.Generator, zone: Zone, pose: Pose, radius_px: float, s
             return x, y
 
 
-def _place(rng: np.random.Generator, kind: Kind, pose: Pose, count: int, size: Size, sign: int) -> tuple[Lesion, ...]:
-    """Return `count` lesions of one size on one side, none too near another; starts over where the last has no room."""
+def place(rng: np.random.Generator, kind: Kind, pose: Pose, count: int, size: Size, sign: int) -> tuple[Lesion, ...]:
+    """Return `count` lesions of one size on one side (sign -1: left, 1: right), none too near another.
+
+    It starts over where the last one has no room.
+    """
     while True:
         lesions: list[Lesion] = []
         for _ in range(_TRIES):

@@ -65,7 +65,7 @@ def questions(phantom: Phantom, kinds: Sequence[Kind] = tuple(KINDS.values())) -
     """
     order = [kind.modality for kind in KINDS.values()]
     rng = np.random.Generator(np.random.PCG64([phantom.seed, order.index(phantom.kind.modality), phantom.index, 1]))
-    asker = _Asker(rng, phantom.kind, len(phantom.lesions))
+    asker = Asker(rng, phantom.kind, len(phantom.lesions))
     return tuple(
         question for question in _all(asker, phantom, kinds) if rng.random() < _share(question, len(phantom.lesions))
     )
@@ -80,7 +80,7 @@ def _share(question: Question, lesions: int) -> float:
     return 1.0
 
 
-def _all(asker: _Asker, phantom: Phantom, kinds: Sequence[Kind]) -> Iterator[Question]:
+def _all(asker: Asker, phantom: Phantom, kinds: Sequence[Kind]) -> Iterator[Question]:
     kind, lesions = phantom.kind, len(phantom.lesions)
     yield asker.choice("modality", MODALITY, kind.said, asker.some(kind.said, [one.said for one in kinds]))
     yield asker.open("modality", MODALITY_OPEN, kind.said)
@@ -117,7 +117,7 @@ def caption(phantom: Phantom) -> str:
     return f"{kind.said}, {kind.body_part}: {lesions} {phantom.size} {name}, {places}."
 
 
-class _Asker:
+class Asker:
     """Draws wordings and orders of options, and fills in the words of a kind and a number."""
 
     def __init__(self, rng: np.random.Generator, kind: Kind, lesions: int) -> None:

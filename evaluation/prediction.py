@@ -19,6 +19,7 @@ from ..runtime.files import sha256_file
 from .answer_tokens import ForcedAnswer, KeptAnswer
 from .example import Example
 from .jsonform import FormError, from_json, parse, to_json
+from .parts import is_cross_modal, parts_of
 
 SCHEMA = "infimed.predictions/1"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
@@ -50,6 +51,7 @@ class Prediction:
     of these values. Empty for open ones.
     generated, extracted: the greedy reply and what it says (None: not asked for, or INVALID). correct: by `choice`, or
     for open questions by exact match. score: 1 or 0, for open questions the token F1. wording: the question.
+    parts: the images and texts that the example shows before its question (0 in rows of before they were counted).
     kept: of a reference that keeps its answers, its reply token by token; forced: of a level, how far it lies from the
     reference's at each token.
     """
@@ -71,6 +73,7 @@ class Prediction:
     extracted: str | None
     correct: bool
     score: float
+    parts: int = 0
     kept: KeptAnswer | None = None
     forced: ForcedAnswer | None = None
 
@@ -78,6 +81,11 @@ class Prediction:
         fault = _fault(self)
         if fault:
             raise FormError(f"example {self.example_id!r:.80}: {fault}")
+
+    @property
+    def cross_modal(self) -> bool:
+        """Whether the example shows an image together with another part: a second image, a report."""
+        return is_cross_modal(self.images, self.parts)
 
     @classmethod
     def of(
@@ -114,6 +122,7 @@ class Prediction:
             extracted=extracted,
             correct=correct,
             score=score,
+            parts=len(parts_of(example)),
             kept=kept,
             forced=forced,
         )

@@ -16,6 +16,7 @@ from .corruptions import CHANGES, SEVERITIES
 from .example import JSON, Example, ImageRef
 from .mirror import mirrored
 from .probe import Ask, KeyKind, LeftOut, Picture, Probed, ProbeError, Setting, all_shown, variant
+from .probe_parts import LEAVE_OUT, left_out
 from .probe_pictures import NO_PICTURE, corruption, swapped
 from .probe_texts import attribute_pair, false_premise, none_of_the_above, paraphrased, shuffled, sycophancy
 
@@ -50,6 +51,7 @@ PROBES: dict[str, Probe] = {
     "false-premise": Probe(false_premise, "other", 'the side of what is not there; "there is none" is offered'),
     GREY_PROBE: Probe(_grey, "abstain", "no picture: mid grey of its size", changes_picture=True),
     "swap": Probe(swapped, "abstain", "the picture of another patient and modality"),
+    LEAVE_OUT: Probe(left_out, "abstain", "one part (an image, a report) is left out, each in turn"),
     "mirror": Probe(mirrored, "mirrored", "picture and words with left and right exchanged", changes_picture=True),
     **{
         name: Probe(corruption(name), "same", change.says, graded=True, changes_picture=True)

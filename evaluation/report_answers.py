@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .drift_report import Abstention, AnswerDrift, Change, DriftReport, Share
+from .report_apart import apart_tables
 from .report_robustness import Table
 from .report_text import number, percent
 
@@ -18,6 +19,7 @@ _ANSWERS = (
 
 def answer_tables(report: DriftReport) -> Iterator[Table]:
     """Yield the tables that have rows."""
+    yield from apart_tables(report)
     rows = tuple(_rows(report))
     if rows:
         yield Table(

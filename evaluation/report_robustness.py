@@ -129,16 +129,16 @@ def _figures(found: Robustness) -> Table:
 def _measured(found: Robustness) -> Table:
     return Table(
         "Image, places and corruptions",
-        "Image reliance: accuracy with the image minus accuracy with mid grey, in points. Position bias: total "
-        "variation between the places of the answers and of the keys, 0 to 1. Corruptions: accuracy under one over "
-        f"clean accuracy, mean over severities. {SIDES}",
+        "Image reliance: accuracy with the image minus accuracy with mid grey, in points; of one part: with all parts "
+        "minus without it. Position bias: total variation between the places of the answers and of the keys, 0 to 1. "
+        f"Corruptions: accuracy under one over clean accuracy, mean over severities. {SIDES}",
         ("run", "figure", "items", "value [interval]"),
         tuple(_row(one) for one in (*found.reliance, *found.position_bias, *found.relative)),
     )
 
 
 def _row(one: Measured) -> tuple[str, ...]:
-    told = points if one.name == "image reliance" else lambda value: number(value, 3)
+    told = points if one.name.endswith("reliance") else lambda value: number(value, 3)
     return one.run, one.name, f"{one.items:,}", f"{told(one.value)} [{told(one.lower)}, {told(one.upper)}]"
 
 

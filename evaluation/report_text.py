@@ -191,6 +191,8 @@ def named_claim(row: LevelDrift, report: DriftReport) -> str:
 
 def part_name(part: Knowledge) -> str:
     """Return what a row of the knowledge table speaks of."""
+    if part.axis == "items":
+        return f"{part.name} items"
     return "all questions" if part.axis == "all" else f"{part.axis} {part.name}"
 
 

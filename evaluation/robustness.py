@@ -18,11 +18,13 @@ from .predict import GREY_SUFFIX
 from .predict_probes import PROBES_FOLDER, ProbeRecord, read_record
 from .prediction import Prediction, Run, complete_runs, read_run, unfinished_runs
 from .prior import PRIOR
+from .probe_parts import LEAVE_OUT
 from .probe_texts import suggested
 from .probes import PROBES
 from .robustness_contrast import contrasts
 from .robustness_figures import position_bias, relative
 from .robustness_outcomes import ProbedRun
+from .robustness_parts import chance, part_reliance, rows_without, spoken
 from .robustness_report import Asked, Measured, Named, ProbeFigures, Quadrants, Reason, Robustness
 
 CONFIDENCE = 0.95
@@ -65,7 +67,10 @@ def robustness(folder: Path, reference: str, margin: float) -> Robustness | None
         reference=reference,
         asked=tuple(_asked(record) for record in sorted(records.values(), key=_place)),
         figures=tuple(figures),
-        reliance=tuple(one for run in found for one in _reliance(run, clean)),
+        reliance=(
+            *(one for run in found for one in _reliance(run, clean)),
+            *(one for run in found.values() if LEAVE_OUT in run for one in part_reliance(run[LEAVE_OUT], CONFIDENCE)),
+        ),
         relative=tuple(one for run in found.values() for one in _relatives(run)),
         position_bias=tuple(_bias(run["shuffle"]) for run in found.values() if "shuffle" in run),
         contrasts=tuple(
@@ -183,6 +188,12 @@ def _named(run: ProbedRun) -> Sequence[Named]:
         found.append(
             ("says the same of a strange picture", [(one.group, run.agrees(one, row)) for one, _, row in run.rows()])
         )
+    if run.record.probe == LEAVE_OUT:
+        guessed = f"(chance {chance(run):.1%})"
+        found += [
+            (f"right without {spoken(name)} {guessed}", [(group, right) for group, _, right in rows])
+            for name, rows in rows_without(run)
+        ]
     if run.record.probe == "mirror":
         sided = [(one.group, run.agrees(one, row)) for one, _, row in run.rows() if row.answer != one.answer]
         found.append(("turns a side with the picture", sided))

@@ -187,7 +187,7 @@ def _take_references(job: Job, draft: Draft) -> float:
     references = draft.references()
     probes = tuple(reference.probe for reference in references) if references else _probes(job)
     pixel_difference = check_prompts(job.prompter, transformers_prompter(job.checkpoint.folder), probes)
-    equal = "pixels, tokens and positions equal transformers"
+    equal = f"{'pixels, ' if job.prompter.pixel_rules else ''}tokens and positions equal transformers"
     job.on_event(Event("prompts", len(probes), len(probes), "prompts", equal))
     if references is None:
         engine = open_reference(job.checkpoint.folder, threads=REFERENCE_THREADS)
