@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,8 @@ from .reference import answer_rule, keep_store
 if TYPE_CHECKING:
     from ..evaluation.drift_report import Share
     from ..evaluation.prediction import Prediction
+    from ..runtime.engine import Engine
+    from ..runtime.image_store import SharedImages
     from ..training.targets import Target
 
 
@@ -68,6 +70,13 @@ def evaluate(
         typer.Option("--reference", help="Hold the levels against this store at every token of its answers."),
     ] = None,
     max_tokens: Annotated[int, typer.Option("--max-tokens", min=1, help="The longest generated reply, tokens.")] = 48,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", help="Ask one part of N into OUT/shards, such as 1/8; no image is in two parts."),
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Ask nothing: merge the shards in OUT to the bytes of one run.")
+    ] = False,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Processor threads; default all.")] = None,
     gpu_layers: Annotated[int, typer.Option("--gpu-layers", min=0, help="Layers on the GPU, for bundles.")] = 0,
     device: Annotated[str, typer.Option("--device", help="cpu or cuda, for checkpoints and adapters.")] = "cpu",
@@ -81,10 +90,13 @@ def evaluate(
     written as they come: after a kill the same command goes on where it stopped, and a finished run is not run again.
     A checkpoint, an adapter or a level of 16 bits or more can be kept with --reference-store; where only the bundle is,
     --reference FILE gives its levels the same answers token by token, and infimed drift takes the file as reference.
+    Levels that share a vision tower share what it makes of each image. With --shard 1/8 to 8/8 eight machines divide
+    the questions; the same command with --merge in place of --shard then makes one run of them.
     """
     from dataclasses import replace
 
     from ..evaluation.dataset import Dataset
+    from ..evaluation.merge_shards import merge_shards
     from ..evaluation.plan_kept import adopt
     from ..evaluation.predict import Asking
     from ..evaluation.predict_probes import coverage_text, predict_probes
@@ -92,32 +104,53 @@ def evaluate(
     from ..evaluation.prior import predict_prior
     from ..evaluation.probes import parse_probes
     from ..evaluation.scoring import likelihood_of
+    from ..evaluation.shards import Shard, ShardError
+    from ..runtime.image_store import SharedImages
 
     if out.exists() and not out.is_dir():
         raise InfimedError(f"{out} is a file; name a folder for the runs with --out")
+    if shard and merge:
+        raise ShardError("--shard asks one part, --merge joins all of them; give one of the two")
+    part = Shard.parse(shard) if shard else None
     specs = parse_probes(probe or [], probe_seed)
     targets = find_targets(target, level or [], threads, gpu_layers, device)
     dataset = Dataset.open(data)
     asking = Asking(generate_all=generate, max_tokens=max_tokens, likelihood=likelihood_of(likelihood))
     answers = answer_rule(reference_store, reference, targets, dataset, role, asking.settings(), out)
     asking = replace(asking, answers=answers)
-    under = adopt(out, plan, dataset, role, str(asking.settings()["likelihood"]))
+    under = adopt(out, plan, dataset, role, str(asking.settings()["likelihood"]), keep=not merge)
     files: dict[str, Path] = {}
     covers: dict[str, None] = {}
-    with drawn() as on_event:
-        if prior:
-            files[predict_prior(Dataset.open(prior), dataset, out, role=role, plan=under).identity.run] = out
-        for found in targets:
+    with drawn() as on_event, SharedImages(part.folder(out) if part else out, [one.tower for one in targets]) as shared:
+        if merge:
+            subjects = {found.run: found.subject for found in targets}
+            merged = merge_shards(
+                dataset, out, subjects, specs, role=role, asking=asking, grey=grey, plan=under, on_event=on_event
+            )
+            adopt(out, plan, dataset, role, str(asking.settings()["likelihood"]))
+            files |= merged.made.files
+            covers |= dict.fromkeys(coverage_text(record) for record in merged.made.records)
+            if merged.left_over:
+                names = ", ".join(merged.left_over)
+                typer.echo(f"not merged, for this command does not ask for them: {names}", err=True)
+        if prior and part:
+            typer.echo("--prior asks no model and has no shards: give it with --merge", err=True)
+        elif prior:
+            fitted = predict_prior(Dataset.open(prior), dataset, out, role=role, plan=under)
+            files = {fitted.identity.run: out, **files}
+        for place, found in enumerate(() if merge else targets):
             made = predict_probes(
-                found.open, dataset, out, found.run, specs,
+                _opening(found, shared, place), dataset, out, found.run, specs,
                 subject=found.subject, role=role, asking=asking, grey=grey, computed_by=found.computed_by,
-                plan=under, on_event=on_event,
+                plan=under, shard=part, on_event=on_event,
             )  # fmt: skip
             files |= made.files
             covers |= dict.fromkeys(coverage_text(record) for record in made.records)
     for line in covers:
         typer.echo(line, err=True)
-    if reference_store:
+    if reference_store and part:
+        typer.echo("--reference-store is of the whole run: give it with --merge too, which writes the file", err=True)
+    elif reference_store:
         keep_store(reference_store, targets[0], out)
         typer.echo(f"reference: {reference_store}, {reference_store.stat().st_size / 1e6:.2f} MB", err=True)
     told = []
@@ -138,6 +171,11 @@ def evaluate(
             typer.echo(f"{name:24} {right:,} of {run.meta.items:,} right{share}{speed}")
     if as_json:
         typer.echo(json.dumps(told, indent=2))
+
+
+def _opening(found: Target, shared: SharedImages, place: int) -> Callable[[], Engine]:
+    """Return what opens a target, with its store of shared images, when there is something left to ask."""
+    return lambda: found.open(shared.open(place))
 
 
 def _accuracy(rows: Sequence[Prediction]) -> Share | None:

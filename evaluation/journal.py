@@ -32,12 +32,12 @@ class Journal:
 
     def __enter__(self) -> Journal:
         self.files.rows.parent.mkdir(parents=True, exist_ok=True)
-        if self._finished():
+        if self.finished():
             self.done = len(self.ids)
             return self
         self._part = _lock(self.files.part)
         try:
-            if not self._finished():
+            if not self.finished():
                 self._take_up()
             else:  # another process finished the run while this one waited for the lock
                 self.files.part.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ class Journal:
         files = self.files
         if self.done != len(self.ids):
             raise ValueError(f"{self.done} of {len(self.ids)} rows are written")
-        if not self._finished():
+        if not self.finished():
             if files.part.is_file() and (files.part.stat().st_size or not files.rows.is_file()):
                 os.fsync(self._part)
                 os.replace(files.part, files.rows)
@@ -81,7 +81,8 @@ class Journal:
         files.part.unlink(missing_ok=True)
         return from_json(RunMeta, parse(files.meta.read_bytes()), files.meta.name)
 
-    def _finished(self) -> bool:
+    def finished(self) -> bool:
+        """Return whether the run is complete. Raises PredictionError for another run of its name, or changed rows."""
         meta = read_meta(self.files.rows.parent, self.identity.run)
         if meta is None:
             return False

@@ -18,10 +18,11 @@ from .prediction import Identity, Run, items_digest
 PLAN_NAME = "plan.json"
 
 
-def adopt(folder: Path, given: Path | None, dataset: Dataset, role: str, likelihood: str) -> str:
+def adopt(folder: Path, given: Path | None, dataset: Dataset, role: str, likelihood: str, *, keep: bool = True) -> str:
     """Tie what is run into a folder to a plan and return its sha256, empty where there is none.
 
-    given: the plan's file; without it the plan that lies in the folder. It is copied there before anything is asked.
+    given: the plan's file; without it the plan that lies in the folder. It is copied there before anything is asked;
+    keep: false where it is only looked at.
     Raises PlanError for a plan of other questions or another way of scoring, or where another plan lies there.
     """
     lying = folder / PLAN_NAME
@@ -37,7 +38,7 @@ def adopt(folder: Path, given: Path | None, dataset: Dataset, role: str, likelih
             raise PlanError(f"the plan {given or lying} is for {what} {planned[:16]!r}, not {found[:16]!r}")
     if given is not None and lying.is_file() and lying.read_bytes() != plan.to_bytes():
         raise PlanError(f"{folder} holds another plan, {Plan.read(lying).sha256[:16]}; name another folder")
-    if not lying.is_file():
+    if keep and not lying.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(lying, plan.to_bytes())
     return plan.sha256

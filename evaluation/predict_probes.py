@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,10 @@ from .prediction import Identity, PredictionError, Subject
 from .probe import Picture
 from .probes import GREY_PROBE, ProbedItems, ProbeSpec, probed_items
 from .prompting import messages_for
+from .shards import Shard, divided
 
 PROBES_FOLDER = "probes"
 _Refs = tuple[ImageRef, ...]
-_Shown = tuple[_Refs, "Picture | None"]
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,30 @@ class Made:
     records: tuple[ProbeRecord, ...]
 
 
+class Row(NamedTuple):
+    """What is asked. place: of its source's pictures. picture: how they are changed. of: the id of its source."""
+
+    place: int
+    example: Example
+    picture: Picture | None
+    of: str
+
+
 @dataclass
-class _Work:
-    """A run to be made: its rows in order, each with the picture's change and the place of its source's pictures."""
+class Work:
+    """A run to be made: its rows in order."""
 
     identity: Identity
     folder: Path
     asking: Asking
-    rows: list[tuple[int, Example, Picture | None]]
+    rows: list[Row]
     journal: Journal | None = None
+
+    def part(self, shard: Shard, numbers: Mapping[str, int], folder: Path) -> Work:
+        """Return a shard's part of the run. numbers: of the shard, by the example that a row is about."""
+        settings = {**self.identity.settings, "shard": str(shard)}
+        rows = [row for row in self.rows if numbers[row.of] == shard.number]
+        return Work(replace(self.identity, settings=settings), folder, self.asking, rows)
 
 
 def record_of(items: ProbedItems, dataset: Dataset, role: str) -> ProbeRecord:
@@ -125,14 +141,44 @@ def predict_probes(
     grey: bool = False,
     computed_by: Mapping[str, str | int | bool] | None = None,
     plan: str = "",
+    shard: Shard | None = None,
     on_event: OnEvent = ignore,
 ) -> Made:
     """Predict a role of a dataset and its probes; rows that are there already are kept.
 
     Makes RUNS/<run>.jsonl, RUNS/<run>.grey.jsonl (with `grey`, or where the probe "grey" is among the specs) and, for
     each other probe that covers anything, RUNS/probes/<run>.<probe>.jsonl. engine: called once, where anything is left
-    to ask. plan: the sha256 of the plan that all of them are made under.
+    to ask. plan: the sha256 of the plan that all of them are made under. shard: only this part of all rows is asked,
+    into RUNS/shards/<number>-of-<count>.
     """
+    works, records = works_of(
+        dataset, out, run, specs,
+        subject=subject, role=role, asking=asking, grey=grey, computed_by=computed_by, plan=plan,
+    )  # fmt: skip
+    stage = f"evaluate {run}"
+    if shard is not None:
+        numbers = shard_numbers(dataset, role, shard.count)
+        works = [work.part(shard, numbers, shard.folder(out) / work.folder.relative_to(out)) for work in works]
+        out, stage = shard.folder(out), f"{stage}, shard {shard}"
+    keep_records(out, specs, records)
+    _make(works, engine, dataset, stage, on_event)
+    return Made({work.identity.run: work.folder for work in works}, records)
+
+
+def works_of(
+    dataset: Dataset,
+    out: Path,
+    run: str,
+    specs: Sequence[ProbeSpec],
+    *,
+    subject: Subject,
+    role: str,
+    asking: Asking,
+    grey: bool,
+    computed_by: Mapping[str, str | int | bool] | None,
+    plan: str,
+) -> tuple[list[Work], tuple[ProbeRecord, ...]]:
+    """Return the runs that `predict_probes` makes, and what each probe makes of the dataset. Nothing is written."""
     examples = by_image(dataset.in_role(role))
     if not examples:
         raise EvaluateError(f"{dataset.folder} has no example in the role {role!r}; divide it with infimed data curate")
@@ -146,24 +192,34 @@ def predict_probes(
         record = record_of(items, dataset, role)
         records.append(record)
         if spec.name != GREY_PROBE and items.rows:
-            _keep_record(out / PROBES_FOLDER, spec, record)
             under = _under(asking, f".{spec.label}")
             clean = identity_of(dataset, run, subject, role, under, computed_by, plan)
             identity = replace(clean, run=f"{run}.{spec.label}", settings={**clean.settings, **record.settings})
-            works.append(_Work(identity, out / PROBES_FOLDER, under, _in_order(items, places)))
-    _make(works, engine, dataset, f"evaluate {run}", on_event)
-    return Made({work.identity.run: work.folder for work in works}, tuple(records))
+            works.append(Work(identity, out / PROBES_FOLDER, under, _in_order(items, places)))
+    return works, tuple(records)
+
+
+def shard_numbers(dataset: Dataset, role: str, count: int) -> dict[str, int]:
+    """Return the shard of each example of a role by its id; the rows of its probes go with it. Raises ShardError."""
+    return divided(by_image(dataset.in_role(role)), count)
+
+
+def keep_records(out: Path, specs: Sequence[ProbeSpec], records: Sequence[ProbeRecord]) -> None:
+    """Write the record of each probe that has a run, or hold it against the one that is there."""
+    for spec, record in zip(specs, records, strict=True):
+        if spec.name != GREY_PROBE and record.rows:
+            _keep_record(out / PROBES_FOLDER, spec, record)
 
 
 def _clean_work(
     grey: bool, examples: Sequence[Example], places: Mapping[_Refs, int], dataset: Dataset, out: Path, run: str,
     subject: Subject, role: str, asking: Asking, computed_by: Mapping[str, str | int | bool] | None,
     plan: str,
-) -> _Work:  # fmt: skip
+) -> Work:  # fmt: skip
     asking = _under(replace(asking, grey=grey), GREY_SUFFIX if grey else "")
     identity = identity_of(dataset, run, subject, role, asking, computed_by, plan)
     picture = Picture("grey", 0, 0) if grey else None
-    return _Work(identity, out, asking, [(places[row.images], row, picture) for row in examples])
+    return Work(identity, out, asking, [Row(places[row.images], row, picture, row.id) for row in examples])
 
 
 def _under(asking: Asking, suffix: str) -> Asking:
@@ -176,16 +232,18 @@ def _places(examples: Sequence[Example]) -> dict[_Refs, int]:
     return {images: place for place, images in enumerate(dict.fromkeys(row.images for row in examples))}
 
 
-def _in_order(items: ProbedItems, places: Mapping[_Refs, int]) -> list[tuple[int, Example, Picture | None]]:
+def _in_order(items: ProbedItems, places: Mapping[_Refs, int]) -> list[Row]:
     """Return a probe's rows in the order of their sources' pictures, those with the same beginning together."""
     sources: dict[str, int] = {}
-    groups: dict[tuple[int, tuple[Content, ...], Picture | None], list[Example]] = {}
+    groups: dict[tuple[int, tuple[Content, ...], Picture | None], list[Row]] = {}
     for row in items.rows:
         own = items.shown_by[row.of]
         sources.setdefault(row.of, places[own])
-        groups.setdefault((sources[row.of], row.example.content[:-1], row.picture), []).append(row.example)
+        place = sources[row.of]
+        key = (place, row.example.content[:-1], row.picture)
+        groups.setdefault(key, []).append(Row(place, row.example, row.picture, row.of))
     ordered = sorted(groups.items(), key=lambda group: group[0][0])  # stable: the dataset's order within a picture
-    return [(place, example, picture) for (place, _, picture), rows in ordered for example in rows]
+    return [row for _, rows in ordered for row in rows]
 
 
 def _keep_record(folder: Path, spec: ProbeSpec, record: ProbeRecord) -> None:
@@ -205,12 +263,10 @@ def _keep_record(folder: Path, spec: ProbeSpec, record: ProbeRecord) -> None:
     write_bytes(path, canonical_json(to_json(record)))
 
 
-def _make(
-    works: Sequence[_Work], engine: Callable[[], Engine], dataset: Dataset, stage: str, on_event: OnEvent
-) -> None:
+def _make(works: Sequence[Work], engine: Callable[[], Engine], dataset: Dataset, stage: str, on_event: OnEvent) -> None:
     with ExitStack() as stack:
         for work in works:
-            ids = [example.id for _, example, _ in work.rows]
+            ids = [row.example.id for row in work.rows]
             work.journal = stack.enter_context(Journal(work.folder, work.identity, ids))
         done = sum(work.journal.done for work in works if work.journal)
         total = sum(len(work.rows) for work in works)
@@ -231,24 +287,28 @@ def _make(
                 work.journal.finish()
 
 
-def _ask_by_picture(works: Sequence[_Work], engine: Engine, dataset: Dataset) -> Iterator[tuple[str, bool]]:
-    """Ask what is left, all runs' questions about a picture together; yield each row's run and if it is right."""
+def _ask_by_picture(works: Sequence[Work], engine: Engine, dataset: Dataset) -> Iterator[tuple[str, bool]]:
+    """Ask what is left, all runs' questions about a picture together; yield each row's run and if it is right.
+
+    Of the runs' rows at a place those that show the same come first, whatever run they are of: the engine goes on from
+    the picture that it took in last.
+    """
     left = [list(reversed(work.rows[work.journal.done :])) for work in works if work.journal]
     while any(left):
-        place = min(rows[-1][0] for rows in left if rows)
-        images: dict[_Shown, tuple[ImagePart, ...]] = {}  # as they are, and the latest change of them
-        for work, rows in zip(works, left, strict=True):
-            while rows and rows[-1][0] == place:
-                _, example, picture = rows.pop()
-                began_s = time.perf_counter()
-                shown = (example.images, picture)
-                if shown not in images:
-                    images = {key: parts for key, parts in images.items() if key[1] is None}
-                    images[shown] = tuple(ImagePart(_made(rgb, picture)) for rgb in dataset.images(example))
-                row = ask(engine, example, messages_for(example, images[shown]), work.asking)
-                if work.journal:
-                    work.journal.append(row, time.perf_counter() - began_s)
-                yield work.identity.run, row.correct
+        place = min(rows[-1].place for rows in left if rows)
+        while here := [rows[-1] for rows in left if rows and rows[-1].place == place]:
+            shown = here[0].example.images, here[0].picture
+            images: tuple[ImagePart, ...] | None = None
+            for work, rows in zip(works, left, strict=True):
+                while rows and (rows[-1].place, (rows[-1].example.images, rows[-1].picture)) == (place, shown):
+                    example = rows.pop().example
+                    began_s = time.perf_counter()
+                    if images is None:
+                        images = tuple(ImagePart(_made(rgb, shown[1])) for rgb in dataset.images(example))
+                    row = ask(engine, example, messages_for(example, images), work.asking)
+                    if work.journal:
+                        work.journal.append(row, time.perf_counter() - began_s)
+                    yield work.identity.run, row.correct
 
 
 def _made(rgb: NDArray[np.uint8], picture: Picture | None) -> NDArray[np.uint8]:

@@ -22,7 +22,7 @@ from .jsonform import FormError, from_json, parse, to_json
 from .parts import is_cross_modal, parts_of
 
 SCHEMA = "infimed.predictions/1"
-_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}")
+_RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+\-]{0,127}")  # + as in a level's name: gguf-q4_k_m+imatrix
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ASKED_FOR = frozenset({"kept", "forced"})  # fields that stand in a row only where they were asked for
 _DECIMALS = 9  # log-likelihoods come from float32 logits: what lies below is noise
@@ -237,7 +237,7 @@ class RunFiles:
 
     def __init__(self, folder: Path, run: str) -> None:
         if not _RUN_NAME.fullmatch(run):
-            raise PredictionError(f"{run!r} is no name for a run; use letters, digits, '_', '-' and '.'")
+            raise PredictionError(f"{run!r} is no name for a run; use letters, digits, '_', '-', '+' and '.'")
         self.run = run
         self.rows = folder / f"{run}.jsonl"
         self.meta = folder / f"{run}.meta.json"

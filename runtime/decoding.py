@@ -29,6 +29,7 @@ from .engine import (
     TopToken,
     check_choice,
 )
+from .image_store import ImageStore
 from .messages import Message, TextPart
 from .prompt import PreparedImage, Prompt, Prompter
 from .sampling import pick_token, visible_text
@@ -41,10 +42,18 @@ class EngineError(InfimedError):
 
 
 class Decoder:
-    """An Engine over one backend. See runtime/engine.py for what each method promises."""
+    """An Engine over one backend. See runtime/engine.py for what each method promises.
+
+    images: where embeddings are shared with other levels that have the same vision tower, if they are.
+    """
 
     def __init__(
-        self, backend: Backend, prompter: Prompter, level: str, image_cache_bytes: int = IMAGE_CACHE_BYTES
+        self,
+        backend: Backend,
+        prompter: Prompter,
+        level: str,
+        image_cache_bytes: int = IMAGE_CACHE_BYTES,
+        images: ImageStore | None = None,
     ) -> None:
         self.level = level
         self.backend = backend
@@ -52,6 +61,7 @@ class Decoder:
         self._cells: list[int | str] = []
         self._embeddings: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._cache_bytes = image_cache_bytes
+        self._store = images
         # A handle may have been pickled or kept from another run: a random name tells whose it is.
         self._name = secrets.token_hex(8)
         self._held: dict[int, frozenset[str]] = {}
@@ -260,7 +270,11 @@ class Decoder:
         if image.key in self._embeddings:
             self._embeddings.move_to_end(image.key)
             return self._embeddings[image.key]
-        made = self.backend.encode_image(image)
+        made = self._store.get(image.key) if self._store else None
+        if made is None:
+            made = self.backend.encode_image(image)
+            if self._store:
+                self._store.put(image.key, made)
         if made.shape[0] != image.tokens:
             raise EngineError(f"the vision tower gave {made.shape[0]} tokens for an image of {image.tokens}")
         self._embeddings[image.key] = made

@@ -11,6 +11,7 @@ from pathlib import Path
 from .bundle import Bundle
 from .decoding import Decoder
 from .engine import Engine
+from .image_store import ImageStore
 from .levels import level as level_row
 from .manifest import SHARED, LevelEntry
 from .prompt import Prompter, read_json
@@ -43,16 +44,20 @@ def open_engine(
     threads: int | None = None,
     gpu_layers: int = 0,
     context_tokens: int | None = None,
+    images: ImageStore | None = None,
 ) -> Engine:
     """Return an engine for one level of a verified bundle.
 
     threads: of the processor, all available by default. gpu_layers: how many layers llama.cpp puts on the GPU; for
     onnxruntime any number but 0 asks for its CUDA provider. context_tokens: room for prompt and reply, at most the
-    model's own limit; CONTEXT_TOKENS or that limit by default, the smaller one. Raises UnknownLevel, BackendError, or
-    MissingExtra naming the command that installs the library.
+    model's own limit; CONTEXT_TOKENS or that limit by default, the smaller one. images: shared with other levels
+    that have the same vision tower. Raises UnknownLevel, BackendError, or MissingExtra naming the command that installs
+    the library.
     """
     entry = bundle.entry(level)
-    return open_level(bundle.folder, entry, threads=threads, gpu_layers=gpu_layers, context_tokens=context_tokens)
+    return open_level(
+        bundle.folder, entry, threads=threads, gpu_layers=gpu_layers, context_tokens=context_tokens, images=images
+    )
 
 
 def open_level(
@@ -62,6 +67,7 @@ def open_level(
     threads: int | None = None,
     gpu_layers: int = 0,
     context_tokens: int | None = None,
+    images: ImageStore | None = None,
 ) -> Engine:
     """Return an engine for a level in a folder laid out as a bundle, verified or still being written."""
     row = level_row(entry.name)
@@ -85,6 +91,7 @@ def open_level(
             ),
             prompter,
             entry.name,
+            images=images,
         )
     from .onnx_backend import OnnxBackend
 
@@ -101,4 +108,5 @@ def open_level(
         ),
         prompter,
         entry.name,
+        images=images,
     )
