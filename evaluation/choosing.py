@@ -25,7 +25,12 @@ _AFTER_OPENING = re.compile(
     r"^\s*(?:$|[.,;!(\n\"]|-\s|:\s|because\b|since\b|as\b|with\b|though\b|although\b|based\b|due\b|given\b|not\b)",
     re.IGNORECASE,
 )
-_ANOTHER = re.compile(rf"^\s*(?:[,/&+()和或与及]|and\b|or\b|plus\b)\s*(?:(?:and|or|the|an?)\s+)*{MARK}", re.IGNORECASE)
+_ANOTHER = re.compile(
+    rf"^\s*(?:[,/&+()和或与及]|and\b|or\b|plus\b)\s*(?:(?:and|or|the|an?|maybe|perhaps|possibly|even|also)\s+)*{MARK}",
+    re.IGNORECASE,
+)
+_EXCEPTED = re.compile(r"\b(?:exception|odd\s+one\s+out)\s+(?:here\s+)?is\W*(?:option\s+|the\s+)?$", re.IGNORECASE)
+_OR_ELSE = re.compile(rf"^\s*[,(]?\s*or\s+(?:maybe|perhaps|possibly|even)\s+(?:the\s+|an?\s+)?{MARK}", re.IGNORECASE)
 _REJECTS = re.compile(
     r"\W*(?:why\s+(?:not\s+)?)?(?:the\s+)?(?:other|others|remaining|incorrect|wrong|alternative|rejected)\b[^.\n]*"
     r"(?:option|choice|answer|diagnos[ei]s|alternative|others)?[^.\n]*:\W*",
@@ -172,7 +177,14 @@ def _picked(
     if _opens(text, found, readings):
         return only({found[0].option}, "opening")
     decided = named("affirmed", decided=True)
+    if not decided and any(_OR_ELSE.match(marked_sentence(text, found, one)[1]) for one in found):
+        return None, "invalid"
     if negative:
+        excepted = {m.option for m in found if _EXCEPTED.search(text[: m.start])}
+        if excepted:
+            return only(excepted, "rejected")
+        if len(denied) == 1 and len(affirmed) == count - 1 and not denied & affirmed:
+            return only(denied, "rejected")
         if decided and not decided <= denied:
             return (None, "invalid")
         rest = set(range(count)) - affirmed

@@ -129,6 +129,8 @@ def _by_number(sentence: str, asks: str) -> str | None:
             for one in _MEASURE.finditer(sentence)
             if _scaled(1.0, one.group(2))[1] == unit
         ]
+        # "measures up to 1.2 cm" names the largest diameter
+        sentence = re.sub(r"\b(measur\w+)\s+up\s+to\b", r"\1", sentence, flags=re.IGNORECASE)
         near = bool(_PRONOUN.match(sentence)) or (
             head is not None and any(_same(word, head) for word in words(sentence))
         )

@@ -17,7 +17,9 @@ _BEFORE_SIGNS = frozenset("<>\u2264\u2265\u00b1")
 _LABELLED = re.compile(r"\s*\(?([A-Za-z])\s*[:.)]\s+\S")
 _GLOSSED = re.compile(r"(.{2,}?)\s*\(([^()]{2,})\)\s*")
 _PAREN = re.compile(r"[(\[<{]\s*([A-Za-z])\s*[)\]>}]")
-_CALLED = re.compile(r"\b(?:option|choice|answer|letter|alternative)\s*[(\[\"']?([A-Za-z])\b(?!')", re.IGNORECASE)
+_CALLED = re.compile(
+    r"\b(?:option|choice|answer|letter|alternative)(?:\s+[(\[\"']?|[(\[\"'])([A-Za-z])\b(?!')", re.IGNORECASE
+)
 _CHOSEN = re.compile(r"选(?:择|项)?\s*[:(\[]?\s*([A-Za-z])(?![A-Za-z])")
 _OPENS = re.compile(r"^\W*([A-Za-z])\s*(?:[.):](?!\w)|-\s|,\s)")
 _BARE = re.compile(r"(?<![A-Za-z0-9_'/.\-+])([A-Z])(?![A-Za-z0-9_'/\-+])")
@@ -25,12 +27,12 @@ _LEADS = word_set(
     "so is also be or and not with for choose chose pick select say likely probably thought think leaves leaving to "
     "maybe perhaps possibly options choices between either neither both therefore thus hence but only than favor "
     "favors favour favours wait no yes then about guess was would exclude excludes reject rejects option answer "
-    "are mean means out toward towards"
+    "are mean means out toward towards recommend advise suggest"
 )
 _FOLLOWS = re.compile(
-    r"[ \t]*\n|\s*(?:$|-\s|\.(?!\w)|[,;:!?)\]<>\"\u3400-\u9fff\u2192\u2705\u2713\u2714\u274c\u2717\u2718]|"
+    r"[ \t]*\n|\s*(?:$|-\s|\.(?!\w)|[,;:!?)(\]<>|/\"\u3400-\u9fff\u2192\u2705\u2713\u2714\u274c\u2717\u2718]|"
     r"(?:is|are|and|or|nor|because|since|but|though|although|as|could|can|would|should|"
-    r"not|over|rather|due|given|seems|fits|looks|cannot|does|may|might|was|were|has|here)\b)",
+    r"not|over|rather|due|given|seems|fits|looks|cannot|does|may|might|was|were|has|here|it)\b)",
     re.IGNORECASE,
 )
 _ADJACENT = re.compile(r"[\s.):\],>\-\"]*(?:=\s*)?(?:(?:the|an?)\s+)?", re.IGNORECASE)
@@ -80,7 +82,8 @@ def mentions(text: str, options: Sequence[str], asked: Collection[str] = ()) -> 
             joined.append(one)
             continue
         gap = text[last.end : one.start]
-        behind = one.lettered and not gap.strip() and text[one.start] in "([<{"
+        # "Drusen (B)" and "drusen (option B)"
+        behind = one.lettered and bool(re.fullmatch(r"\s*[(\[<{]\s*\w?", gap + text[one.start]))
         ahead = last.lettered and "\n" not in gap and bool(_ADJACENT.fullmatch(gap))
         if behind or ahead:
             differ = last.option != one.option or last.conflict
@@ -216,7 +219,7 @@ def _letters(text: str, options: Sequence[str]) -> list[Mention]:
         letter, before, after = one.group(1), text[max(0, one.start() - 60) : one.start()], text[one.end() :][:30]
         lead = re.search(r"([\w']+)\W*$", before)
         clause = re.search(
-            r"(?:^|[.;:!?,\n\u2192(=<>是选为和或项故]|->|=>|-\s)\W*$|[\u2705\u2713\u2714\u274c\u2717\u2718]\s*$",
+            r"(?:^|[.;:!?,|\n\u2192(=<>是选为和或项故]|->|=>|-\s)\W*$|[\u2705\u2713\u2714\u274c\u2717\u2718]\s*$",
             before,
         )
         led = clause or (lead and (lead.group(1).lower() in _LEADS or re.search(r"\b[A-Z]\s*[,/&]\s*$", before)))

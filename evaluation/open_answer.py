@@ -25,7 +25,7 @@ from .open_asked import (
 )
 from .reply_text import Readable, sentences, word_set, words
 from .silence import broken_off, declines, undecided
-from .stated import Statement, settled, statements
+from .stated import Statement, named_field, settled, statements
 
 _BOLD = re.compile(r"\*\*([^*\n]+?)\*\*|__([^_\n]+?)__")
 _QUOTED = re.compile(
@@ -37,6 +37,7 @@ _BEST = re.compile(
     r"(?:is|would\s+be)\s+(?P<is>.+)$",
     re.IGNORECASE,
 )
+_LABEL = re.compile(r"^[A-Z]\w+(?:\s\w+)?:\s+(.+)$")
 _LIKELY = re.compile(
     r"^\W*(?:this\s+is\s+|it\s+is\s+)?(?:most\s+likely|most\s+probably|probably|likely)\s+(.+)$", re.IGNORECASE
 )
@@ -93,6 +94,8 @@ def open_answer(text: Readable, question: str = "") -> tuple[str | None, str]:
     if found:
         return _stated(text, found)
     whole = text.marked.strip()
+    if field := named_field(whole, question):
+        return trimmed(field), "json"
     if not re.search(r"\w", whole) or text.noisy or declines(text.plain) or _only_doubts(text.plain):
         return None, "invalid"
     if broken_off(text.plain):
@@ -130,6 +133,8 @@ def _sentence(text: str, question: str) -> str | None:
     if not spans:
         return None
     first = spans[0]
+    if len(spans) == 1 and (label := _LABEL.match(first)):
+        return short_answer(label.group(1), question)
     for pattern in (_NOT_BUT, _LIKELY, _SAID):
         if found := pattern.match(first):
             return short_answer(found.group(1), question)

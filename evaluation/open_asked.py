@@ -31,6 +31,7 @@ _KIND_OF = re.compile(
     r"^(?:an?\s+)?(?:case|type|form|kind|example)\s+of\s+|^(?:because\s+of|due\s+to|secondary\s+to)\s+", re.IGNORECASE
 )
 _PARTICIPLE = re.compile(r"^(\w+(?:ed|en|n|ing))\s+(?:in|on|at|to|towards?|with|by|from|using|as)\s+", re.IGNORECASE)
+_MADE = word_set("obtained acquired taken produced performed captured made")
 _ACRONYM = re.compile(r"^((?:an?\s+|the\s+)?[A-Z][A-Z\-]+)\s+(?:scan|image|imaging)$")
 LINKS = word_set(
     "the a an of is are was were has have had can found identified in on at to this that it there be been "
@@ -73,7 +74,8 @@ def unframed(text: str) -> str:
 def asked_for(answer: str, question: str) -> str:
     """Return an answer without the noun that the question asks by ("axial plane"), and "CT" of "CT scan"."""
     answer = re.sub(_ACRONYM, r"\1", answer)
-    if (taken := _PARTICIPLE.match(answer)) and taken.group(1).lower() in words(question):
+    taken = _PARTICIPLE.match(answer)
+    if taken and (taken.group(1).lower() in words(question) or taken.group(1).lower() in _MADE):
         answer = answer[taken.end() :]
     noun = _ASKED_ONE.search(question)
     if noun is None or other_names(words(answer)):
@@ -129,7 +131,7 @@ def added(sentence: str, question: str) -> str | None:
 
 
 def _stem(word: str) -> str:
-    return re.sub(r"(?:ing|ed|es|s)$", "", word) if len(word) > 3 else word
+    return re.sub(r"(?:ing|ed|es|e|s)$", "", word) if len(word) > 3 else word
 
 
 def has_verb(sentence: str) -> bool:

@@ -29,17 +29,34 @@ _NO = re.compile(
     re.IGNORECASE,
 )
 _NO_CJK = re.compile("(?:不是|并非|没有|未见|未发现|无|非|排除|不考虑|不像|不支持|不符合)[^,.;\n]{0,6}$")
+# what others say is left open: "the report says", "you suggested", "many would say"
+REPORTED = re.compile(
+    r"\b(?:user|you|someone|somebody|anyone|people|others?|one|they|many|some|reports?|radiologists?|doctors?|clinicians?|specialists?|"
+    r"colleagues?|textbooks?|notes?)\s+(?:\w+\s+){0,2}?(?:says?|said|thinks?|thought|suggest(?:s|ed)?|claim(?:s|ed)?|argue[sd]?|"
+    r"believe[sd]?|state[sd]?|mention(?:s|ed)?|call(?:s|ed)?)\b",
+    re.IGNORECASE,
+)
+_IF_CHOOSING = re.compile(
+    r"\bif\s+(?:i\s+)?(?:(?:had|have|were|am|was)\s+)?(?:to\s+|forced\s+to\s+|pressed\s+to\s+)(?:choose|pick|guess|say|decide|answer)[^,.;]*,",
+    re.IGNORECASE,
+)
+NOT_TRUE = re.compile(
+    r"\bnot\s+(?:true|correct|the\s+case|right)\s+(?:to\s+\w+\s+)?that\b"
+    r"|\b(?:wrong|incorrect|false|untrue|mistake|mistaken)\s+(?:to\s+(?:say|claim|state|assume|conclude|think)\s+)?that\b",
+    re.IGNORECASE,
+)
 _UNSETTLED = re.compile(
     r"\bnot\s+(?:\w+\s+){0,3}(?:exclude|excluded|rule|ruled|out|differentiate|distinguish)\b|\bdifferential\b|"
     r"(?<!no\s)(?<!without\s)(?<!without\sa\s)\bdoubt(?:s|ed|ful)?\b|\b(?:hard|difficult)\s+to\b|\bunlike\b|(?<!rather\s)\bthan\b|"
-    r"\b(?:(?<=\()see|except(?:\s+for)?|other\s+than|apart\s+from|versus|vs\.?|if|unless|whether|between)\b|,\s*(?:as|so)\s+(?:is|are|was|were)\b|"
+    r"(?<!normal\s)(?<!unremarkable\s)\b(?:except(?:\s+for)?|other\s+than|apart\s+from)\b|"
+    r"\bdisagree\w*|\btoo\s+\w+\s+to\b|\bthere\s+(?:should|would|will)\s+be\b|\b(?:(?<=\()see|versus|vs\.?|if|unless|whether|between)\b|,\s*(?:as|so)\s+(?:is|are|was|were|can|could|may|might|do|does)\b|"
     r"\b(?:differs?|different|distinguish\w*|compared|similar|mimic\w*|resembl\w*|learn|know|less\s+likely)\b"
     r"|\b(?:should|recommend\w*|advis\w*)\b.*\b(?:for|with|of)\b|\b(?:evaluate|screen|test|check|monitor|assess|watch|biopsy)\b"
     r"|\b(?:had|prior|previous|formerly)\b|\b(?:cases?|history|risk|treatment)\s+(?:of|for)\b",
     re.IGNORECASE,
 )
 _ABANDONED = re.compile(
-    r"\b(?:initially|originally|at\s+first|first\s+(?:thought|guess|glance|impression)|thought\s+(?:of|it\s+was)|looked\s+like|"
+    r"\b(?:initially|originally|at\s+first|first\s+(?:thought|guess|glance|impression)|(?:first,?\s+i|i\s+(?:first|initially|had))\s+(?:thought|considered|believed|suspected)|thought\s+(?:of|it\s+was)|looked\s+like|"
     r"considered|might\s+have\s+thought|was\s+(?:suspected|thinking))\b",
     re.IGNORECASE,
 )
@@ -67,19 +84,23 @@ _SAID = (
     rf"^(?:(?:\s+(?!(?:and|or|but|with|is|are|was|were|can|has|have)\b)[\w\-]+){{0,2}}?{_LIST}{_VERB}|(?:\s+here)?)\s*"
 )
 _AFTER_NO = re.compile(
-    rf"{_SAID}\b(?:not(?!\s+(?:the\s+|an?\s+)?{MARK})|unlikely|absent|"
+    rf"{_SAID}\b(?:(?:the\s+)?least\s+likely|not(?!\s+(?:the\s+|an?\s+)?{MARK})|unlikely|absent|"
     r"excluded|ruled\s+out|incorrect|wrong|false|rejected|eliminated|implausible|"
     r"negative|out\s+of|inconsistent|improbable|excludable|never)\b|^\s*(?:不太可能|不对|错误|"
     r"(?:可以?)?排除|不正确)",
     re.IGNORECASE,
 )
+_BEST = (
+    r"(?:most\s+(?:likely|probable|plausible|appropriate|suitable|consistent)|likely|correct|right|best|leading|preferred|"
+    r"recommended|only|answer|diagnosis|one|next)\b"
+)
 _AFTER_UNSETTLED = re.compile(
-    rf"{_SAID}\b(?:(?:not|neither)\s+(?:\w+\s+){{0,3}}(?:excluded|ruled\s+out|exclude|confirmed)|would|should|usually|"
+    rf"{_SAID}\b(?:(?:not|neither)\s+(?:\w+\s+){{0,3}}(?:excluded|ruled\s+out|exclude|confirmed|assumed|established|proven)|needs?|requires?|would|should|usually|"
     r"typically|often|tends?|commonly|classically|generally|normally|differs?|causes?|refers?|means|less\s+likely|vs\b|versus|"
-    r"(?:has|have|had)\s+(?:been\s+)?(?:resolved|treated|removed|drained|healed|cleared)|resolved|expected|considered\b(?!\s+\w)|"
+    r"(?:has|have|had)\s+(?:been\s+)?(?:resolved|treated|removed|drained|healed|cleared)|resolved|expected|considered\b(?!\s+\w)|defined\b|"
     r"one\s+(?:would\s+)?expects?)\b|^[^.;,]*\b(?:would|one\s+expects)\b"
     rf"|^{_LIST}\s+(?:can|may|could|might)\s+(?:also\s+)?(?!be\b|not\b|also\b|have\b)\w+"
-    r"|^\s+(?:is|are)\s+(?:an?\s+|the\s+(?!(?:most\s+likely|likely|correct|right|best|only|answer|diagnosis|one)\b))",
+    r"|^\s+(?:is|are)\s+(?:an?\s+|the\s+(?!least\s+likely\b)(?!" + _BEST + "))",
     re.IGNORECASE,
 )
 _AFTER_WAS = re.compile(rf"^{_LIST}\s*(?:was|seemed|looked)\b[^.]*\b(?:but|at\s+first|initially)\b", re.IGNORECASE)
@@ -90,12 +111,13 @@ _AFTER_DOUBT = re.compile(
 )
 _CROSS, _TICK = "\u274c\u2717\u2718\u2716\u00d7", "\u2705\u2713\u2714\u2611"
 _VERDICT_NO = re.compile(
-    rf"^\s*(?:[:?=(,\u2192]|\s-)?\s*(?:[{_CROSS}]|(?:no|none|absent|incorrect|wrong|false|rejected|unlikely)\b(?!\s+\w+\s*$)"
-    r"(?=\s*(?:$|[.,;:)\n\u274c]|-\s)))",
+    rf"^\s*(?:[:?=(,|\u2192]|\s-)?\s*(?:[{_CROSS}]|(?:no|not\s+(?:seen|present|visible|found|shown)|none|absent|incorrect|wrong|false|rejected|unlikely)\b(?!\s+\w+\s*$)"
+    r"(?=\s*(?:$|[.,;:)|\n\u274c]|-\s)))",
     re.IGNORECASE,
 )
 _VERDICT_YES = re.compile(
-    rf"^\s*(?:[:?=(,\u2192]|\s-|(?:is|seems|looks)\b)?\s*(?:[{_TICK}]|(?:yes|correct|right|true|present)\b(?=\s*(?:$|[.,;:)!\n\u2705]|-\s)))",
+    rf"^\s*(?:[:?=(,|\u2192]|\s-|(?:is|seems|looks)\b)?\s*(?:[{_TICK}]|(?:yes|correct|right|true|present)\b(?=\s*(?:$|[.,;:)|!\n\u2705]|-\s))"
+    r"|^\s*[:|]\s*(?:seen|visible|found|shown)\b(?=\s*(?:$|[.,;|\n])))",
     re.IGNORECASE,
 )
 _DECIDED = re.compile(
@@ -104,9 +126,14 @@ _DECIDED = re.compile(
     r"\b(?:choose|chose|pick|select|go(?:ing)?\s+(?:with|for)|opt\s+for|settle\s+on|would\s+say|"
     r"(?:most|more)\s+(?:likely|probably|probable)|(?<!less\s)(?<!un)(?:likely|probably)|"
     r"most\s+(?:consistent|compatible|suggestive|typical|characteristic)\s+(?:with|of)|"
-    r"lean(?:s|ing)?\s+towards?|best\s+(?:fits?|matches|described\s+(?:as|by)|answer\s+is|option\s+is)|"
+    r"lean(?:s|ing)?\s+to(?:wards?)?|I\s+(?:would\s+)?(?:recommend|advise|suggest|propose)|best\s+(?:fits?|matches|described\s+(?:as|by)|answer\s+is|option\s+is)|"
     r"favou?r(?:s|ed|ing)?|leaves|leaving|diagnosis\s+(?:is|of)|(?:answer|option|choice)\s+(?:is|would\s+be))"
     r"\W*(?:\w+\W+){0,4})$",
+    re.IGNORECASE,
+)
+_BESIDE = re.compile(
+    r"\b(?:alongside|(?:adjacent|next|close|anterior|posterior|lateral|medial|superior|inferior)\s+to|near|beside|behind|beneath|"
+    r"above|below)\s+(?:the\s+|an?\s+)?(?:\w+\s+)?$",
     re.IGNORECASE,
 )
 _MAKES = re.compile(r"\b(?:makes?|making)\s+(?:the\s+|an?\s+)?$", re.IGNORECASE)
@@ -128,16 +155,23 @@ def reading(before: str, after: str) -> Reading:
         return Reading("affirmed", True)
     if before.rstrip().endswith(tuple(_CROSS + _TICK)):
         return Reading("denied" if before.rstrip()[-1] in _CROSS else "affirmed", True)
+    before = _IF_CHOOSING.sub("", before)
     own, behind = before[_last_clause(before) :], after[: _clause_end(after)]
     if re.search(
-        r"\b(?:if|unless|whether)\b[^,]*$|,\s*(?:as|so)\s+(?:is|are|was|were)\s+(?:the\s+|an?\s+)?$",
+        r"\b(?:if|unless|whether)\b[^,]*$|,\s*(?:as|so)\s+(?:is|are|was|were|can|could|may|might)\s+(?:the\s+|an?\s+)?$",
         before,
         re.IGNORECASE,
     ):
         return Reading("open")
     if after.rstrip().endswith("?"):
         return Reading("open")
-    if re.search(r"\bnot\s+(?:true|correct|the\s+case)\s+that\b", before, re.IGNORECASE):
+    if NOT_TRUE.search(before):
+        return Reading("open")
+    if re.match(
+        rf"^\s+would\s+be\s+(?:my|the)\s+(?:(?:first|best)\s+)?(?:choice|pick|guess|{_BEST})", behind, re.IGNORECASE
+    ):
+        return Reading("affirmed", True)
+    if REPORTED.search(own):
         return Reading("open")
     if _AFTER_UNSETTLED.match(behind) or _AFTER_WAS.match(behind) or _ABANDONED.search(own):
         return Reading("open")
@@ -150,9 +184,12 @@ def reading(before: str, after: str) -> Reading:
         return Reading("denied")
     decided = bool(
         _DECIDED.search(before)
+        or re.match(r"^\s+(?:it\s+(?:is|must\s+be)\W*$|(?:fits|matches)\s+(?:\w+\s+)?(?:better|best)\b)", behind)
         or (_MAKES.search(before) and re.match(r"^\s+the\s+(?:most\s+likely|best|correct|leading)\b", behind))
-        or re.match(r"^\s+(?:is|are|seems?)\s+(?:more|most)\s+(?:likely|probable)\b", behind)
+        or re.match(rf"^\s+(?:is|are|seems?)\s+(?:(?:more|most)\s+(?:likely|probable)\b|(?:the|my)\s+{_BEST})", behind)
     )
+    if _BESIDE.search(own):
+        return Reading("doubted")
     if (_DOUBT.search(own) or _AFTER_DOUBT.match(behind)) and not _SURE.search(own):
         return Reading("doubted")
     return Reading("affirmed", decided)

@@ -26,10 +26,13 @@ _MARKS = str.maketrans(
 _LATEX_TEXT = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:rm|bf|it)|textnormal)\s*\{([^{}]*)\}")
 _LATEX_SIGNS = re.compile(r"\$|\\[\[\]()]|\\[,;:! ]")
 _WRITTEN_BREAK = re.compile(r"\\n(?![A-Za-z])")
+_BOX = re.compile(r"^(\s*[-*]?\s*)\[([ xX])\]\s+", re.MULTILINE)
+CROSS, TICK = "\u274c", "\u2705"
 _RUN = re.compile(r"([^\s\-=*_#.~])\1{3,}")
 _MARKUP = re.compile(
     r"\*+|`+|(?<!\w)_+(?=\w)|(?<=\w)_+(?!\w)|^[ \t]*(?:#+|[-\u2022](?=\s)|\d{1,2}[.)](?=\s+\S))", re.MULTILINE
 )
+_GLUED = re.compile(r"((?:^|(?<=[\s(]))\(?[A-Z][.):])(?=[A-Z]?[a-z]{2})", re.MULTILINE)  # "D.Pneumothorax"
 _CONTRACTED = (
     (re.compile(r"\bcan(?:not|'t)\b", re.IGNORECASE), "can not"),
     (re.compile(r"\bwon't\b", re.IGNORECASE), "will not"),
@@ -89,6 +92,7 @@ def readable(reply: str) -> Readable:
     text = _CONTROL.sub(" ", text)
     text = unicodedata.normalize("NFKC", text).translate(_MARKS)
     text = _WRITTEN_BREAK.sub("\n", text)
+    text = _BOX.sub(lambda box: f"{box.group(1)}{TICK if box.group(2).strip() else CROSS} ", text)
     for _ in range(3):  # \text{\mathrm{B}}
         text = _LATEX_TEXT.sub(r"\1", text)
     text = _LATEX_SIGNS.sub(" ", text).replace(r"\%", "%").replace(r"\rightarrow", "\u2192")
@@ -126,7 +130,7 @@ def _once(text: str) -> str:
 
 def plain(text: str) -> str:
     """Return a text without markup and contractions, its case and its lines kept."""
-    bare = _MARKUP.sub(" ", text.translate(_MARKS))
+    bare = _GLUED.sub(r"\1 ", _MARKUP.sub(" ", text.translate(_MARKS)))
     for pattern, written in _CONTRACTED:
         bare = pattern.sub(written, bare)
     return bare.replace("<=", "\u2264").replace(">=", "\u2265").strip()

@@ -28,7 +28,7 @@ _NAMED = (
 _WHERE = r"(?:\s+(?:to|among|of|for|from|here|in|based)\b[^.:;=\n]{0,60}?)?"
 _STATED = re.compile(
     rf"\b(?:{_NAMED}{_WHERE}{_IS}|makes?\s+the\s+(?:correct|right|best)\s+(?:answer|option|choice)\s"
-    r"|(?<!each\s)(?<!every\s)(?<!differential\s)(?:final|conclusion|diagnosis|impression|prediction|option|choice)\s*:)"
+    r"|(?<!each\s)(?<!every\s)(?<!differential\s)(?:(?:\A|(?<=\n))correct|final|conclusion|diagnosis|impression|prediction|option|choice)\s*:)"
     r"[ \t]*(?:\n\s*)?([^\n]*)"
     r"|\b(?:respuesta|resposta|risposta|r\u00e9ponse|antwort|\u043e\u0442\u0432\u0435\u0442)(?:\s+(?:correcta|correta|corretta|correcte|final))?"
     r"(?:\s+(?:es|\u00e9|\u00e8|est|ist|lautet)\b\s*:?|\s*[:=])[ \t]*([^\n]*)"
@@ -153,15 +153,31 @@ def _written(value: Any) -> str:
 
 def only_flag(text: str, question: str) -> bool | None:
     """Return the truth value that is the only field of a JSON reply and is named by the question's own words."""
+    fields = _object(text)
+    if len(fields) != 1:
+        return None
+    name, value = next(iter(fields.items()))
+    return value if isinstance(value, bool) and _is_asked(name, question) else None
+
+
+def named_field(text: str, question: str) -> str | None:
+    """Return the text or number of the only field of a JSON reply that the question's own words name."""
+    named = [value for name, value in _object(text).items() if _is_asked(name, question)]
+    return _written(named[0]) or None if len(named) == 1 and not isinstance(named[0], bool) else None
+
+
+def _object(text: str) -> dict[str, Any]:
     try:
         fields = json.loads(text.strip().removeprefix("```json").strip("`\n "))
     except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict) or len(fields) != 1:
-        return None
-    (name, value), asked = next(iter(fields.items())), words(question)
-    parts = [part for part in re.split(r"[\W_]+", str(name).lower()) if part not in ("is", "has", "are", "")]
-    return value if isinstance(value, bool) and parts and all(part in asked for part in parts) else None
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _is_asked(name: str, question: str) -> bool:
+    asked = words(question)
+    parts = [part for part in re.split(r"[\W_]+", name.lower()) if part not in ("is", "has", "are", "")]
+    return bool(parts) and all(part in asked for part in parts)
 
 
 def settled(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from .asked import Asked, asked
 from .implied import implied
 from .mentions import MOST, WINDOW
-from .polarity import reading
+from .polarity import NOT_TRUE, REPORTED, reading
 from .reply_text import Readable, sentence_at, sentences, word_set, words, words_at
 from .silence import declines
 from .stated import CORRECTION, only_flag, settled, statements
@@ -23,7 +23,9 @@ _FUNCTION = (
     "although though my your both neither evident"
 )
 _NO = rf"no(?=\s*(?:$|[.,;:!?)\]\"'/\n]|-\s)|\s+(?:{'|'.join(_FUNCTION.split())})\b)"
-_YES = r"yes(?!\s+(?:would|could|might|may|requires|needs|means|should)\b)"
+_YES = (
+    r"yes(?!\s+(?:would|could|might|may|requires|needs|means|should)\b|\s+(?:is|was)\s+(?:not|never|wrong|incorrect)\b)"
+)
 _WORD = re.compile(rf"(?<![\w'\-])(?:{_YES}|{_NO})(?![\w'])", re.IGNORECASE)
 _TAKEN_BACK = re.compile(r"\b(?:not|never|neither|nor|hardly)\s+(?:\w+\s+){0,2}$", re.IGNORECASE)
 _INITIALLY = re.compile(r"\b(?:initially|originally|at\s+first|first\s+thought|tempted)\b[^.;]*$", re.IGNORECASE)
@@ -32,7 +34,7 @@ _AGREES = re.compile(
     r"^\W*(?:(?:that|this|it)\s+is\s+|i\s+would\s+say\s+|most\s+likely\s+|probably\s+)?(?:\w+ly\s+)?"
     r"(correct|true|affirmative|indeed|yeah|yep|incorrect|not\s+(?:correct|true)|false|untrue|nope|"
     r"(?:probably|likely|definitely|certainly|apparently)\s+not(?=\s*(?:$|[.,;!]))|"
-    r"i\s+(?:do\s+not\s+)?(?:think|believe)\s+so)\b(?!\s+that\b)",
+    r"not\s+that\s+i\s+can\s+(?:see|tell)|i\s+(?:do\s+not\s+)?(?:think|believe)\s+so)\b(?!\s+that\b)",
     re.IGNORECASE,
 )
 _DISAGREES = re.compile(r"\bnot\b|^(?:incorrect|false|untrue|nope)$")
@@ -53,12 +55,17 @@ _PRONOUN = re.compile(
 )
 _THERE = frozenset({"present", "positive", "seen", "visible", "detected", "identified", "evident"})
 _NOT_THERE = frozenset({"absent", "negative", "none", "unremarkable"})
+# a denial or finding holds although its speaker adds that it may be wrong
+_NOT_SURE = re.compile(
+    r",?\s+(?:but|although|though)\s+i\s+(?:can\s+not\s+be|am\s+not)\s+(?:\w+ly\s+)?(?:sure|certain)(?=\s*(?:[.!]|$))",
+    re.IGNORECASE,
+)
 _FILLERS = word_set(
     "a an the any evidence sign signs of definite obvious clear visible convincing apparent evident discernible "
     "significant identifiable radiographic suggestion finding findings there is are such other"
 )
 _TOLD_BEFORE = re.compile(
-    r"\b(?:there\s+(?:is|are|was|were)|i\s+(?:can\s+)?(?:see|note|identify)|shows?|demonstrates?|reveals?|contains?|has|have|"
+    r"\b(?:there\s+(?:is|are|was|were|seems?\s+to\s+be|appears?\s+to\s+be)|positive\s+for|i\s+(?:can\s+)?(?:see|note|identify)|shows?|demonstrates?|reveals?|contains?|has|have|"
     r"(?:consistent|compatible)\s+with|(?:diagnostic|indicative|evidence)\s+of|indicat\w+|confirm\w*|can\s+see)\b|"
     r"\b(?:this|it|that|image|picture|scan|study|lesion|finding|diagnosis)\s+(?:is|was)\b",
     re.IGNORECASE,
@@ -75,7 +82,6 @@ _GENERIC = word_set(
 _PLACED = re.compile(
     r"^\s*(?:of|in|on|at|under|within|along|involving|beneath|near|to|above|below)\s+([^,.;:()]*)", re.IGNORECASE
 )
-_NOT_TRUE = re.compile(r"\bnot\s+(?:true|correct|the\s+case)\s+that\b", re.IGNORECASE)
 
 
 def yes_or_no(text: Readable, question: str = "") -> tuple[str | None, str]:
@@ -96,13 +102,22 @@ def yes_or_no(text: Readable, question: str = "") -> tuple[str | None, str]:
     said = _direct(text.plain)
     if said == "both":
         return None, "invalid"
+    if said is not None and declines(_of_word(text.plain)):
+        return None, "invalid"  # "No, I can not see the image"
     if said is not None:
         return _unless_contradicted(said, "yes/no", text.plain, wanted)
-    if declines(text.plain):
+    if declines(_NOT_SURE.sub("", text.plain)):
         return None, "invalid"
     told = _stands_alone(text.plain, wanted) or _of_the_thing(text.plain, wanted) or _chinese(text.plain, question)
     told = told or implied(text.plain, question)
     return (told, "asked") if told in ("yes", "no") else (None, "invalid")
+
+
+def _of_word(text: str) -> str:
+    """Return the sentence of the first yes or no that stands alone."""
+    one = _WORD.search(text)
+    span = sentence_at(list(sentences(text)), one.start()) if one else None
+    return text[slice(*span)] if span else ""
 
 
 def _value(said: str, wanted: Asked | None) -> str | None:
@@ -140,7 +155,10 @@ def _direct(text: str) -> str | None:
         begin = (sentence_at(spans, one.start()) or (0, 0))[0]
         before = text[max(begin, one.start() - WINDOW) : one.start()]
         taken_back |= bool(
-            _TAKEN_BACK.search(before) or _CONDITION.search(before) or _CONDITIONAL.match(text[one.end() :])
+            _TAKEN_BACK.search(before)
+            or REPORTED.search(before)
+            or _CONDITION.search(before)
+            or _CONDITIONAL.match(text[one.end() :])
         )
         if not _INITIALLY.search(before):
             said.append((one.group().lower(), one.start()))
@@ -225,8 +243,8 @@ def _in_sentence(sentence: str, wanted: Asked) -> str | None:
         whole = bool(_places(sentence[start:end], wanted.thing))
         before, after = sentence[max(0, start - WINDOW) : start], sentence[end : end + WINDOW]
         place = _PLACED.match(after)
-        twice = bool(_NOT_TRUE.search(before))
-        before = before[_NOT_TRUE.search(before).end() :] if twice else before  # type: ignore[union-attr]
+        denied = NOT_TRUE.search(before)
+        twice, before = denied is not None, before[denied.end() :] if denied else before
         stand = reading(before, after).stand
         if (
             place
@@ -272,6 +290,10 @@ def _property(sentence: str, wanted: Asked) -> str | None:
     about = re.match(r"\W*(?:it|this|they|these)\b", before, re.IGNORECASE) or _generic_subject(before, wanted)
     if not (set(subject) <= set(words(before)) if subject else about):
         return None
+    attributive = re.search(r"\b(?:is|are)\s+an?\s+(?:\w+ly\s+)?$", before, re.IGNORECASE)
+    noun = words(sentence[end:])[:1]
+    if attributive and noun and (noun[0] in wanted.of or noun[0] in _GENERIC):
+        before = re.sub(r"\ban?\s+(?=(?:\w+ly\s+)?$)", "", before, flags=re.IGNORECASE)
     if not re.search(
         r"\b(?:is|are|was|were|appears?|looks?|seems?)\s+(?:not\s+)?(?:\w+ly\s+)?$", before, re.IGNORECASE
     ):
@@ -286,12 +308,14 @@ def _generic_subject(before: str, wanted: Asked) -> bool:
 
 
 _CHINESE_ASKED = re.compile(r"(?:是否|是不是)(?:存在|有|包含)?(.+?)(?:\?|$)")
+_CHINESE_NORMAL = re.compile("(正常)吗")
 _CHINESE_HAS = re.compile(r"(?:有|存在)(.+?)吗")
 
 
 def _chinese(text: str, question: str) -> str | None:
     """Return what a Chinese reply says of the predicate asked: denied by what stands right before it, or affirmed."""
-    found = _CHINESE_ASKED.search(question.replace("\uff1f", "?")) or _CHINESE_HAS.search(question)
+    found = _CHINESE_ASKED.search(question.replace("\uff1f", "?")) or _CHINESE_NORMAL.search(question)
+    found = found or _CHINESE_HAS.search(question)
     if not found:
         return None
     thing = found.group(1).strip()
