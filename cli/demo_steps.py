@@ -13,7 +13,8 @@ from typing import Literal
 
 from ..evaluation.comparison import accuracy
 from ..evaluation.drift import drift
-from ..evaluation.drift_report import DriftReport, Share
+from ..evaluation.drift_figures import Share
+from ..evaluation.drift_report import DriftReport
 from ..evaluation.phantoms import write_phantoms
 from ..evaluation.predict import Asking, predict
 from ..evaluation.prediction import read_run

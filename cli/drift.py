@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from ..evaluation.drift_report import DriftReport, Margins
     from ..evaluation.plan import Assumed
 
+CODES = {"PASS": 0, "FAIL": 1, "NOT ENOUGH ITEMS": 4, "REFERENCE NOT COMPETENT": 5}  # 2 and 3 are every verb's errors
+
 
 def drift(
     runs: Annotated[
@@ -22,17 +24,30 @@ def drift(
         typer.Argument(help="What `infimed evaluate` wrote; not with --plan.", show_default=False),
     ] = None,
     reference: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--reference",
             help="The run that the others are held against, or a reference store's file (infimed evaluate "
             "--reference-store), whose runs are then laid into RUNS.",
             show_default=False,
         ),
-    ] = ...,  # type: ignore[assignment]
+    ] = None,
     out: Annotated[
-        Path, typer.Option("--out", help="The folder of the report; with --plan the plan's file.", show_default=False)
-    ] = ...,  # type: ignore[assignment]
+        Path | None,
+        typer.Option("--out", help="The folder of the report; with --plan the plan's file.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", help="The dataset of the runs: the page then shows the images of its flips."),
+    ] = None,
+    recompute: Annotated[
+        Path | None,
+        typer.Option("--recompute", help="Make this report again from RUNS and hold it byte for byte against it."),
+    ] = None,
+    open_cells: Annotated[
+        bool,
+        typer.Option("--open-cells", help="Exit with 0 though cells are open, if all else PASSes and no cell FAILs."),
+    ] = False,
     margin: Annotated[
         float | None,
         typer.Option("--margin", help="Acceptable loss over all; default the plan's, else 0.02."),
@@ -74,14 +89,29 @@ def drift(
     """Judge what quantisation did: PASS, FAIL, NOT ENOUGH ITEMS or REFERENCE NOT COMPETENT, per level and cell.
 
     Writes drift.json, drift.md and drift.html, and robustness.json where probes were run: whether a level loses more
-    under a probe than the reference, by the margin of a cell; that does not change the exit code. Exit code 1 if a
-    level FAILs over all or in a cell. State the margins before you look at outcomes: --plan DATASET fixes them, says
-    what the dataset can certify, and makes no report. Not a medical device: a verdict speaks of these questions and of
-    nothing else.
+    under a probe than the reference, by the margin of a cell; that does not change the exit code. State the margins
+    before you look at outcomes: --plan DATASET fixes them, says what the dataset can certify, and makes no report. Not
+    a medical device: a verdict speaks of these questions and of nothing else.
+
+    Exit codes: 0 every level PASSes, over all and in every judged cell; 1 a level FAILs, over all or in a cell; 5 no
+    FAIL, but a REFERENCE NOT COMPETENT somewhere; 4 neither, but NOT ENOUGH ITEMS somewhere; 2 wrong use or bad input;
+    3 internal error. With --open-cells 4 and 5 are of all items only. With --recompute: 0 the same bytes, 1 others.
     """
     stated = {"flips": tuple(flips) if flips else None, "correlation": correlation, "accuracy": accuracy, "lead": lead,
               "loss": loss}  # fmt: skip
     given = {name: value for name, value in stated.items() if value is not None}
+    if recompute is not None:
+        if runs is None:
+            raise InfimedError("name the folder of the runs that the report is to be made again from")
+        own = {"reference": reference, "margin": margin, "cell-margin": cell_margin, "plan": plan, **given}
+        if named := next((name for name, value in own.items() if value is not None), None):
+            raise InfimedError(f"--{named} has no place beside --recompute: the report states how it was made")
+        _recompute(runs, recompute, out, data, as_json)
+        return
+    if reference is None:
+        raise InfimedError("name the run that the others are held against with --reference")
+    if out is None:
+        raise InfimedError("name the folder of the report, or with --plan the plan's file, with --out")
     if plan is not None:
         if runs is not None:
             raise InfimedError(f"{runs} is a folder of runs and --plan is for before them; give one of the two")
@@ -96,12 +126,15 @@ def drift(
         raise InfimedError(f"--{next(iter(given))} is an assumption of a plan; give it with --plan DATASET")
     if out.exists() and not out.is_dir():
         raise InfimedError(f"{out} is a file; name a folder for the report with --out")
+    from ..evaluation.dataset import Dataset
     from ..evaluation.drift import drift as compare_runs
+    from ..evaluation.drift_outcome import outcome
     from ..evaluation.plan_kept import lying_plan
-    from ..evaluation.report import write_report
+    from ..evaluation.recompute import make_files
+    from ..evaluation.report import write_files
     from ..evaluation.report_robustness import contrast_line
-    from ..evaluation.robustness import robustness
 
+    dataset = Dataset.open(data) if data else None
     reference = reference_run(reference, runs)
     kept = lying_plan(runs)
     with drawn() as on_event:
@@ -112,16 +145,42 @@ def drift(
             on_event,
             abstain_below=abstain_below,
         )
-    probed = robustness(runs, reference, report.margins.cell)
-    paths = write_report(report, out, probed)
+    made = make_files(report, runs, dataset)
+    paths = write_files(made.files, out)
+    report = made.report
     if as_json:
         typer.echo(report.to_bytes().decode(), nl=False)
     else:
         _tell(report)
-        for row in probed.contrasts if probed else ():
+        for row in made.robustness.contrasts if made.robustness else ():
             typer.echo(f"  {contrast_line(row)}")
         typer.echo(f"report: {paths[-1]}")
-    if report.failed:
+    if code := CODES[outcome(report, open_cells=open_cells)]:
+        raise typer.Exit(code)
+
+
+def _recompute(runs: Path, kept: Path, out: Path | None, data: Path | None, as_json: bool) -> None:
+    """Make a report again, tell whether it is the same, and write it to `out` where that is given."""
+    import json
+
+    from ..evaluation.dataset import Dataset
+    from ..evaluation.recompute import recompute
+    from ..evaluation.report import write_files
+
+    if out is not None and (out.is_file() or out.resolve() == kept.resolve()):
+        raise InfimedError(f"{out} is a file or the report itself; name another folder with --out")
+    dataset = Dataset.open(data) if data else None
+    with drawn() as on_event:
+        remade = recompute(runs, kept, dataset, on_event)
+    paths = write_files(remade.files, out) if out else ()
+    if as_json:
+        typer.echo(json.dumps({"same": not remade.differences, "differences": list(remade.differences)}))
+    else:
+        for line in remade.differences or (f"the same bytes: {', '.join(remade.files)}",):
+            typer.echo(line)
+        if paths:
+            typer.echo(f"report: {paths[-1]}")
+    if remade.differences:
         raise typer.Exit(1)
 
 

@@ -14,7 +14,7 @@ from .progress import drawn
 from .reference import answer_rule, keep_store
 
 if TYPE_CHECKING:
-    from ..evaluation.drift_report import Share
+    from ..evaluation.drift_figures import Share
     from ..evaluation.prediction import Prediction
     from ..runtime.engine import Engine
     from ..runtime.image_store import SharedImages

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .comparison import share
-from .drift_report import Abstention
+from .drift_figures import Abstention
 from .prediction import Prediction
 from .scoring import normalise
 

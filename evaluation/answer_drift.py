@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .bounds import lower_bound, paired_clusters, upper_bound
 from .comparison import divergence_of, share
 from .confidence import CONFIDENCE, calibration
-from .drift_report import AnswerDrift, Change, TokenDrift
+from .drift_figures import AnswerDrift, Change, TokenDrift
 from .prediction import Prediction
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .drift_report import Bootstrap
+from .drift_figures import Bootstrap
 from .verdict import ALPHA
 
 DRAWS = 10_000

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .bootstrap import paired_bootstrap
 from .bounds import PairedClusters, from_counts, hidden_loss, lower_bound, p_below, paired_clusters, upper_bound
-from .drift_report import Comparison, Competence, Divergence, Share
+from .drift_figures import Competence, Divergence, Share
+from .drift_report import Comparison
 from .intervals import mcnemar_exact, special, tango_bound, wilson
 from .prediction import Prediction
 from .scoring import Likelihood, log_shares, normalise, option_values
@@ -178,15 +179,20 @@ def accuracy(rows: Sequence[Prediction]) -> Share:
 
 
 def share(right: Flags, clusters: NDArray[np.str_]) -> Share:
-    """Return a share of right answers with Wilson's 95 % interval on items / D.
+    """Return a share of right answers with Wilson's 95 % interval on items / D."""
+    design = design_effect(right, clusters)
+    correct, items = int(right.sum()), len(right)
+    interval = wilson(correct / design, items / design)
+    return Share(correct, items, interval.lower, interval.upper)
 
-    D: the design effect of bounds.py, drawn towards the mean size where few clusters hold the rarer outcome: patients
+
+def design_effect(right: Flags, clusters: NDArray[np.str_]) -> float:
+    """Return D, by which a share of right answers has fewer independent items than it has items; at least 1.
+
+    The design effect of bounds.py, drawn towards the mean size where few clusters hold the rarer outcome: patients
     that are all alike say little of the next one.
     """
     labels, index = np.unique(clusters, return_inverse=True)
     counts = np.bincount(index, weights=right.astype(np.float64), minlength=len(labels))
     sizes = np.bincount(index)
-    design = max(float(from_counts(np.zeros(len(labels)), part, sizes).inflation) for part in (counts, sizes - counts))
-    correct, items = int(right.sum()), len(right)
-    interval = wilson(correct / design, items / design)
-    return Share(correct, items, interval.lower, interval.upper)
+    return max(float(from_counts(np.zeros(len(labels)), part, sizes).inflation) for part in (counts, sizes - counts))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .drift_report import Calibration, Change
+from .drift_figures import Calibration, Change
 from .intervals import Reals, special
 from .prediction import Prediction
 
@@ -56,6 +56,13 @@ class Ranked:
             np.interp(edges * mass[-1], mass, gap) for mass, gap in zip(self.mass, self.right - self.sure, strict=True)
         ]
         return np.asarray(np.abs(np.diff(np.array(gaps), axis=1)).sum(1) / self.mass[:, -1])
+
+    def bins(self, bins: int = BINS) -> list[tuple[float, float, float]]:
+        """Return (items, mean confidence, accuracy) of the bins of the ECE, for the first weighting."""
+        edges = np.linspace(0.0, float(self.mass[0, -1]), bins + 1)
+        items = np.diff(edges)
+        sure, right = (np.diff(np.interp(edges, self.mass[0], whole[0])) / items for whole in (self.sure, self.right))
+        return list(zip(items.tolist(), sure.tolist(), np.clip(right, 0.0, 1.0).tolist(), strict=True))
 
     def risk_at(self, coverage: float = COVERAGE) -> Reals:
         """Return the share of wrong answers among the most confident `coverage` of the items."""

@@ -19,16 +19,8 @@ from ..runtime.events import Event, OnEvent, ignore
 from .answer_drift import answer_drift
 from .comparison import Flags, compare, outcomes
 from .crossing import apart
-from .drift_report import (
-    Comparison,
-    DriftReport,
-    LevelDrift,
-    Margins,
-    NotRun,
-    RunFacts,
-    SmallCell,
-    Unfinished,
-)
+from .drift_report import Comparison, DriftReport, LevelDrift, Margins, NotRun, RunFacts, SmallCell, Unfinished
+from .flips import choose_flips
 from .knowledge import knowledge
 from .plan_kept import lying_plan, plan_finding
 from .predict import GREY_SUFFIX
@@ -43,6 +35,7 @@ from .prediction import (
 )
 from .prior import PRIOR
 from .probe_drift import ProbeRuns
+from .reliability import reliability
 from .scoring import LIKELIHOODS, Likelihood, likelihood_of
 from .verdict import ALPHA, holm
 
@@ -155,6 +148,11 @@ def drift(
             [cell for cell, index in cells.items() if len(index) >= margins.cell_items],
         ),
         abstention=probed.abstention(base, runs, abstain_below),
+        reliability=tuple(
+            found for name in (reference, *chosen) if (found := reliability(name, runs[name].predictions))
+        ),
+        flips=choose_flips(items.rows, {name: _in_order(runs[name]) for name in chosen}, reference),
+        abstain_below=abstain_below,
     )
 
 

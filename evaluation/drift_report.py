@@ -12,6 +12,8 @@ from typing import Literal
 
 from .. import InfimedError
 from ..runtime.files import canonical_json
+from .drift_figures import Abstention, AnswerDrift, Bootstrap, Competence, Divergence, ProbeDrift, Share
+from .drift_views import Flip, Reliability
 from .jsonform import FormError, from_json, parse, to_json
 from .prediction import SubjectKind, require_sha256
 from .verdict import Verdict
@@ -25,7 +27,10 @@ class ReportError(InfimedError):
 
 @dataclass(frozen=True)
 class Margins:
-    """The loss of accuracy, 0..1, that is still acceptable: over all items, and in one cell of `cell_items` or more."""
+    """The loss of accuracy, 0..1, that is still acceptable.
+
+    overall: over all items. cell: in one cell. cell_items: the fewest items at which a cell is judged.
+    """
 
     overall: float = 0.02
     cell: float = 0.05
@@ -33,153 +38,17 @@ class Margins:
 
 
 @dataclass(frozen=True)
-class Share:
-    """A share of right answers with Wilson's 95 % interval on items / D, the design effect."""
-
-    correct: int
-    items: int
-    lower: float
-    upper: float
-
-    @property
-    def value(self) -> float:
-        """The share, 0..1."""
-        return self.correct / self.items
-
-
-@dataclass(frozen=True)
-class Competence:
-    """Whether the reference beats the text-only prior on these items.
-
-    prior: the better of "majority answer" and "grey image". lead: reference minus prior. lead_lower: its lower bound
-    at 5 %; above 0 it is competent. lead_lower_pass: the bound at 0.001 % that a PASS asks for. missing: which part of
-    the prior was not run, and how to run it; then no figure is known.
-    """
-
-    prior: str
-    accuracy: float
-    lead: float
-    lead_lower: float
-    lead_lower_pass: float
-    missing: str = ""
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """KL(reference || level) in nats: over the options' probabilities, items then being those with options, or at the
-    tokens of the reference's replies, items then being those tokens."""
-
-    items: int
-    mean_nats: float
-    p99_nats: float
-    max_nats: float
-
-
-@dataclass(frozen=True)
-class Change:
-    """A figure of the reference and of the level, and level minus reference with a clustered 95 % interval."""
-
-    reference: float
-    level: float
-    change: float
-    lower: float
-    upper: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How well confidence, the largest option probability, fits the answers; every figure is better where smaller.
-
-    items: those with options. ece: expected calibration error, 15 bins of equal mass. brier: squared distance of all
-    options' probabilities, 0..2. aurc: area under the risk-coverage curve. risk_at_80: wrong answers among the four
-    fifths answered most confidently.
-    """
-
-    items: int
-    clusters: int
-    ece: Change
-    brier: Change
-    aurc: Change
-    risk_at_80: Change
-
-
-@dataclass(frozen=True)
-class TokenDrift:
-    """A level that is given the reference's own greedy replies, token by token.
-
-    items: replies. kl: as measured, from the tokens that the reference kept; the whole rows' lies between it and
-    kl_at_most. top1: tokens at which the level's likeliest is the reference's. replies: those where it is at every
-    token, so that the level by itself would say the same.
-    """
-
-    items: int
-    kl: Divergence
-    kl_at_most: Divergence
-    top1: Share
-    replies: Share
-
-
-@dataclass(frozen=True)
-class AnswerDrift:
-    """What changed in the answers themselves. top1: items with options whose likeliest option is the same.
-
-    invalid: replies that name no answer, where both runs generated one. tokens: where the level was given the
-    reference's replies. None where nothing is there to measure.
-    """
-
-    items: int
-    top1: Share | None
-    invalid: Change | None
-    calibration: Calibration | None
-    tokens: TokenDrift | None = None
-
-
-@dataclass(frozen=True)
-class ProbeDrift:
-    """The same under a probe. probe: its label, "blur-3"; agreement: rows with the same answer."""
-
-    probe: str
-    agreement: Share
-    answers: AnswerDrift
-
-
-@dataclass(frozen=True)
-class Abstention:
-    """What a run leaves unanswered, at a threshold of the largest option probability, or by saying so.
-
-    unanswerable: rows whose picture does not show what is asked (grey, or another patient's). coverage: answered of all
-    rows; selective_accuracy: right of those, where an answer to an unanswerable row is wrong; recall: unanswerable rows
-    left alone; over_refusal: answerable rows left alone.
-    """
-
-    threshold: float
-    answerable: int
-    unanswerable: int
-    coverage: Share
-    selective_accuracy: Share | None
-    recall: Share | None
-    over_refusal: Share | None
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """One-sided 95 % limits of a paired difference by drawing whole clusters; they decide nothing."""
-
-    lower: float
-    upper: float
-    draws: int
-    seed: int
-
-
-@dataclass(frozen=True)
 class Comparison:
     """A level against its reference on the same items: all of them, or one cell (modality x task).
 
-    delta: accuracy of the level minus the reference's; lower, upper: its one-sided 95 % cluster-robust bounds, which
-    decide. item_lower, item_upper: Tango's bounds as if items were independent, for comparison only; bootstrap: limits
-    by drawing clusters, None of a single one, for comparison only too. harmful: reference right, level wrong; healing:
-    the opposite. agreement: share of items with the same answer. p_worse: against "no worse than the margin";
-    p_worse_holm: adjusted over the level's competent cells (cells only). named_worse: that is at most alpha.
+    reference, level: shares of right answers. delta: accuracy of the level minus the reference's; lower, upper: its
+    one-sided 95 % cluster-robust bounds, which decide. item_lower, item_upper: Tango's bounds as if items were
+    independent, for comparison only. bootstrap: limits by drawing clusters, null of a single one, for comparison only
+    too. harmful: reference right, level wrong; healing: the opposite. agreement: share of items with the same answer.
+    mcnemar_p: exact and two-sided. design_effect: by which clusters widen the bounds. discordant_clusters: those with a
+    flip. largest_cluster_share: of the items, in one cluster. divergence: null without options. competence: of the
+    reference on these items. answers: what changed in them beside right and wrong. p_worse: against "no worse than the
+    margin"; p_worse_holm: adjusted over the level's competent cells (cells only). named_worse: that is at most alpha.
     items_to_settle: for a verdict that is open, items like these with power 0.8; None where settled or out of reach.
     """
 
@@ -219,7 +88,10 @@ ItemKind = Literal["single", "cross-modal"]
 
 @dataclass(frozen=True)
 class Apart:
-    """A level against its reference on the single or on the cross-modal items; told, not judged."""
+    """A level against its reference on the single or on the cross-modal items; told, not judged.
+
+    kind: which of them. found: the comparison on these.
+    """
 
     kind: ItemKind
     found: Comparison
@@ -231,7 +103,8 @@ class Knowledge:
 
     axis "items": the kinds of Apart, where any item is cross-modal.
 
-    prior: the better of "majority answer" and "grey image" here. lead: reference minus prior; lower, upper: its
+    axis: what it speaks of. name: the modality or task. reference: its right answers. prior: the better of "majority
+    answer" and "grey image" here. prior_share: its right answers. lead: reference minus prior; lower, upper: its
     two-sided 95 % cluster-robust interval.
     """
 
@@ -258,7 +131,11 @@ class SmallCell:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run by its hashes. digest: of what was run; weight_bytes: all weights it loads."""
+    """One run by its hashes.
+
+    kind: what was run. level: of a bundle, else the kind. digest: its sha256. weight_bytes: all weights it loads.
+    predictions_sha256: of its rows. items_per_second: null where its log is gone.
+    """
 
     run: str
     kind: SubjectKind
@@ -276,8 +153,9 @@ class RunFacts:
 class LevelDrift:
     """One row of the report. no_cell_worse: every printed cell PASSes, an intersection-union claim at alpha.
 
-    probes: how answers changed under each probe that both runs were asked with. apart: single and cross-modal items,
-    where there are any of the latter.
+    facts: the level's run. reference: the run that it is held against. overall: over all items. cells: those with
+    enough items. probes: how answers changed under each probe that both runs were asked with. abstention: what the
+    level leaves unanswered. apart: single and cross-modal items, where there are any of the latter.
     """
 
     facts: RunFacts
@@ -302,7 +180,7 @@ class LevelDrift:
 
 @dataclass(frozen=True)
 class NotRun:
-    """A row that every report has and this one could not fill."""
+    """A row that every report has and this one could not fill. reason: why, and what to run."""
 
     reason: str
 
@@ -320,7 +198,9 @@ PlanChange = Literal["margin", "cells", "items", "reference", "scoring", "runs",
 
 @dataclass(frozen=True)
 class PlanFinding:
-    """Whether a plan was written before the predictions and kept. sha256: of its file, empty where there is none.
+    """Whether a plan was written before the predictions and kept.
+
+    state: which of these. sha256: of its file, empty where there is none.
 
     changed: what differs from it; "runs": some were not made under it, "plan": its file is missing. reasons: one
     sentence for each.
@@ -334,11 +214,17 @@ class PlanFinding:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """Everything a report says. stored: the merged checkpoint as stored on disk against base plus adapter.
+    """Everything a report says.
 
+    role: of the questions. settings: with which the runs were asked. margins: stated beforehand or given. reference:
+    the run that levels are held against. stored: the merged checkpoint as stored on disk against base plus adapter.
+    levels: every other run. small_cells: those that are not judged. infimed: the version that wrote it. plan: whether
+    there was one.
     unfinished: runs that were begun in the same folder and are not complete: no verdict speaks of them.
     items_sha256: over the questions and answers that all runs share. knowledge: of the reference; empty where no prior
-    was run. priors: the text-only runs that were found. abstention: of the reference.
+    was run. priors: the text-only runs that were found. abstention: of the reference. reliability: of the reference and
+    the levels, where questions have options. flips: those that a person should look at. abstain_below: the confidence
+    below which an answer counts as withheld. pictured: whether the page shows the pictures of its flips.
     """
 
     dataset: str
@@ -359,6 +245,10 @@ class DriftReport:
     infimed: str
     plan: PlanFinding = PlanFinding("none", "", (), ())
     abstention: Abstention | None = None
+    reliability: tuple[Reliability, ...] = ()
+    flips: tuple[Flip, ...] = ()
+    abstain_below: float = 0.5
+    pictured: bool = False
     schema: str = SCHEMA
 
     @property
@@ -370,7 +260,7 @@ class DriftReport:
 
     @property
     def failed(self) -> bool:
-        """Whether any row FAILs: the exit code of `infimed drift`."""
+        """Whether any row FAILs, over all or in a cell."""
         return any(row.failed for row in self.rows)
 
     def to_bytes(self) -> bytes:

@@ -41,6 +41,17 @@ def to_json(value: Any) -> Any:
     return value
 
 
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the values of a JSON form by their place in it: {"subject.level": ..., "levels[0].reference": ...}."""
+    if isinstance(value, Mapping):
+        parts = [flat(item, f"{prefix}.{name}" if prefix else str(name)) for name, item in value.items()]
+    elif isinstance(value, list):
+        parts = [flat(item, f"{prefix}[{index}]") for index, item in enumerate(value)]
+    else:
+        return {prefix: value}
+    return {name: item for part in parts for name, item in part.items()}
+
+
 def parse(data: bytes | str, where: str = "value") -> Any:
     """Return the value of JSON text. Raises OutOfForm for NaN, infinity and the like, FormError for anything else."""
 

@@ -18,7 +18,7 @@ from .. import InfimedError
 from ..runtime.files import sha256_file
 from .answer_tokens import ForcedAnswer, KeptAnswer
 from .example import Example
-from .jsonform import FormError, from_json, parse, to_json
+from .jsonform import FormError, flat, from_json, parse, to_json
 from .parts import is_cross_modal, parts_of
 
 SCHEMA = "infimed.predictions/1"
@@ -198,7 +198,7 @@ class Identity:
 
     def difference(self, other: Identity) -> str:
         """Return the first field that differs, with both values; empty for equal ones."""
-        mine, theirs = _flat(to_json(self)), _flat(to_json(other))
+        mine, theirs = flat(to_json(self)), flat(to_json(other))
         for name in sorted({*mine, *theirs}):
             if mine.get(name) != theirs.get(name):
                 return f"{name} is {theirs.get(name)!r}, not {mine.get(name)!r}"
@@ -353,16 +353,6 @@ def _read_speed(path: Path) -> float | None:
         except (FormError, ValueError, KeyError, TypeError):
             continue  # a torn line of a log beside the data
     return rows / seconds if seconds > 0 else None
-
-
-def _flat(value: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for name, item in value.items():
-        if isinstance(item, Mapping):
-            flat.update(_flat(item, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = item
-    return flat
 
 
 def items_digest(predictions: Sequence[Prediction]) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from .abstention import abstention
 from .answer_drift import answer_drift
 from .comparison import says_same, share
-from .drift_report import Abstention, ProbeDrift
+from .drift_figures import Abstention, ProbeDrift
 from .predict import GREY_SUFFIX
 from .predict_probes import PROBES_FOLDER, ProbeRecord, read_record
 from .prediction import Prediction, Run, complete_runs, read_run

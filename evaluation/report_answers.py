@@ -7,14 +7,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .drift_report import Abstention, AnswerDrift, Change, DriftReport, Share
+from .drift_figures import Abstention, AnswerDrift, Change, Share
+from .drift_report import DriftReport
 from .report_apart import apart_tables
-from .report_robustness import Table
+from .report_charts import reliability_chart
+from .report_sections import Findings, Table, figures, folded, html_table, markdown_table
 from .report_text import number, percent
 
 _ANSWERS = (
     "level", "on", "rows", "same top answer", "INVALID, points", "ECE, points", "Brier", "AURC", "risk at coverage 0.8"
 )  # fmt: skip
+
+
+def html_answers(found: Findings) -> Iterator[str]:
+    """Yield a reliability diagram for each run and, folded, the figures."""
+    charts = [
+        (reliability_chart(one, f"reliability-{place}"), f"{one.run}: calibration error {percent(one.ece)}")
+        for place, one in enumerate(found.report.reliability)
+    ]
+    if charts:
+        yield (
+            '<p class="lead">How often an answer is right where the model is how sure. On the dashed line confidence '
+            "can be believed; below it the model is too sure. Fifteen bins of equally many answers, with Wilson's 95 % "
+            'intervals, widened by the design effect.</p><section class="card">'
+        )
+        yield f"{figures(charts, 'many')}</section>"
+    tables = list(answer_tables(found.report))
+    if tables:
+        yield from folded("All figures", (line for table in tables for line in html_table(table)))
+
+
+def markdown_answers(found: Findings) -> Iterator[str]:
+    """Yield the tables."""
+    for table in answer_tables(found.report):
+        yield from markdown_table(table)
 
 
 def answer_tables(report: DriftReport) -> Iterator[Table]:

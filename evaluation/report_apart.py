@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .drift_report import DriftReport, Share
-from .report_robustness import Table
+from .drift_figures import Share
+from .drift_report import DriftReport
+from .report_sections import Table
 from .report_text import nats, percent, points
 
 

@@ -1,29 +1,21 @@
-"""The probes' part of the drift report: tables, and what their words mean, for Markdown and for the page.
+"""The probes' part of the drift report: level x probe as a heat map, curves by severity, and the tables of figures.
 
-Computes nothing. A table is a title, a sentence, a head and rows of text; both layouts are made from the same ones.
+Computes nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from html import escape
 
-from .drift_report import Share
+from .drift_figures import Share
+from .report_charts import curve_chart
+from .report_heat import Heat, HeatRow, heat_legend, heat_map
+from .report_sections import Findings, Table, figures, folded, html_table, markdown_table
 from .report_text import MARKS, margin_text, number, percent, points
-from .robustness_report import Contrast, Measured, Robustness
+from .robustness_report import Contrast, Measured, ProbeFigures, Robustness
 
 SIDES = "Intervals are two-sided, 95 %, cluster-robust."
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table in words."""
-
-    title: str
-    says: str
-    head: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def tables(found: Robustness) -> Iterator[Table]:
@@ -33,47 +25,71 @@ def tables(found: Robustness) -> Iterator[Table]:
             yield table
 
 
-def markdown_robustness(found: Robustness | None) -> list[str]:
-    """Return the section in Markdown; no lines where no probe was run."""
-    if found is None:
-        return []
-    lines = ["## Robustness", ""]
-    for table in tables(found):
-        lines += markdown_table(table)
-    lines += [f"- {text}" for text in _remarks(found)]
-    return [*lines, ""]
-
-
-def markdown_table(table: Table) -> list[str]:
-    """Return a table with its title in Markdown."""
-    head = [f"### {table.title}", "", table.says, "", f"| {' | '.join(table.head)} |", f"|{'---|' * len(table.head)}"]
-    return [*head, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in table.rows), ""]
-
-
-def html_robustness(found: Robustness | None) -> Iterator[str]:
-    """Yield the section as inline HTML."""
-    if found is None:
+def markdown_robustness(found: Findings) -> Iterator[str]:
+    """Yield the section in Markdown; nothing where no probe was run."""
+    if found.robustness is None:
         return
-    yield "<h2>Robustness</h2>"
-    for table in tables(found):
-        yield from html_table(table)
-    yield '<section class="card"><ul class="reading">'
-    yield "".join(f"<li>{escape(text)}</li>" for text in _remarks(found))
-    yield "</ul></section>"
+    for table in tables(found.robustness):
+        yield from markdown_table(table)
+    yield from (f"- {text}" for text in _remarks(found.robustness))
+    yield ""
 
 
-def html_table(table: Table) -> Iterator[str]:
-    """Yield a table with its title as inline HTML."""
-    columns = "".join(f"<th scope=col>{escape(name)}</th>" for name in table.head)
-    yield f'<p class="lead"><b>{escape(table.title)}.</b> {escape(table.says)}</p>'
-    yield f'<section class="card stack"><table><thead><tr>{columns}</tr></thead><tbody>'
-    for first, *rest in table.rows:
-        cells = "".join(
-            f'<td class="num" data-label="{escape(name)}"><span>{escape(cell)}</span></td>'
-            for name, cell in zip(table.head[1:], rest, strict=True)
+def html_robustness(found: Findings) -> Iterator[str]:
+    """Yield level x probe as a heat map, accuracy by severity as curves and, folded, the tables."""
+    probed = found.robustness
+    if probed is None:
+        return
+    rows = list(_heat_rows(probed))
+    if rows:
+        margin = probed.contrasts[0].margin
+        yield (
+            '<p class="lead">How much more a level loses under a probe than '
+            f"{escape(probed.reference)}, in points, on the same questions; margin {margin_text(margin)}. It does not "
+            "change the level's verdict.</p>"
         )
-        yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
-    yield "</tbody></table></section>"
+        yield '<section class="card">'
+        yield from heat_map("Level under a probe", "Probe", _compared(probed), rows)
+        yield f"{heat_legend(margin)}</section>"
+    curves = [(curve_chart(name, runs), f"Accuracy under {name}") for name, runs in severities(probed)]
+    if curves:
+        yield '<p class="lead">Accuracy by severity of a corruption; bands are 95 % intervals.</p>'
+        yield f'<section class="card">{figures(curves, "many wide")}</section>'
+    yield '<section class="card"><ul class="reading">'
+    yield "".join(f"<li>{escape(text)}</li>" for text in _remarks(probed))
+    yield "</ul></section>"
+    yield from folded("All figures", (line for table in tables(probed) for line in html_table(table)))
+
+
+def severities(found: Robustness) -> Iterator[tuple[str, list[tuple[str, list[ProbeFigures]]]]]:
+    """Yield each corruption of two severities or more with its figures by run, the reference first."""
+    probes = dict.fromkeys(row.probe for row in found.figures if row.severity)
+    for probe in probes:
+        by_run: dict[str, list[ProbeFigures]] = {}
+        for row in sorted(found.figures, key=lambda row: row.severity):
+            if row.probe == probe and row.severity:
+                by_run.setdefault(row.run, []).append(row)
+        runs = sorted(by_run.items(), key=lambda item: item[0] != found.reference)
+        drawn = [(run, rows) for run, rows in runs if len(rows) > 1]
+        if drawn:
+            yield probe, drawn
+
+
+def _compared(found: Robustness) -> list[str]:
+    return list(dict.fromkeys(row.run for row in found.contrasts))
+
+
+def _heat_rows(found: Robustness) -> Iterator[HeatRow]:
+    cells = {(row.run, row.label): row for row in found.contrasts}
+    for label in dict.fromkeys(one.label for one in found.asked):
+        own = [cells.get((run, label)) for run in _compared(found)]
+        if any(own):
+            shown = tuple(
+                Heat(row.verdict, row.excess, row.margin, f"{label}: {row.verdict}; {row.reason}") if row else ""
+                for row in own
+            )
+            items = next(row.items for row in own if row)
+            yield HeatRow("", label, f"{items:,} items", shown)
 
 
 def contrast_line(row: Contrast) -> str:
@@ -171,7 +187,11 @@ def _asked(found: Robustness) -> Table:
 
 
 def _remarks(found: Robustness) -> Sequence[str]:
-    missing = dict.fromkeys(f"{row.run}: consistency is {row.missing}." for row in found.figures if row.missing)
+    without: dict[str, dict[str, None]] = {}
+    for row in found.figures:
+        if row.missing:
+            without.setdefault(row.missing, {})[row.run] = None
+    missing = [f"{', '.join(runs)}: consistency is {reason}." for reason, runs in without.items()]
     return (
         "A level that is worse without a probe has less to lose under it: read the extra loss beside both accuracies.",
         "Where the reference falls to the text-only prior under a probe, the probe has destroyed the question, and "

@@ -1,67 +1,94 @@
-"""The lower half of the drift page: what the reference knows, what the verdicts mean, what the data cannot say, hashes.
+"""What a section of the drift report is: a title, and how its findings are told in HTML and in Markdown.
 
-Inline HTML for report_html.py; computes nothing.
+report_contents.py lists them; a new finding is a new row there. Tables are written once, as words, for both layouts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 
-from .drift_report import DriftReport, RunFacts
-from .report_figure import chip
-from .report_text import limits, meanings, part_name, percent, points
+from .drift_report import DriftReport
+from .report_charts import CLASSES
+from .report_text import MARKS
+from .robustness_report import Robustness
+from .verdict import Verdict
 
 
-def knowledge_table(report: DriftReport) -> Iterator[str]:
-    """Yield the table of the reference's lead over the text-only prior."""
-    if not report.knowledge:
-        return
-    yield f"<h2>What {escape(report.reference.run)} knows beyond the text</h2>"
-    yield (
-        '<p class="lead">Its lead over what can be answered without looking: the better of the majority answer and the '
-        "same model given a grey image. Intervals are two-sided, 95 %.</p>"
-    )
-    head = ("Questions", "Items", "Accuracy", "Text-only prior", "Lead, points")
-    columns = "".join(f"<th scope=col>{name}</th>" for name in head)
-    yield f'<section class="card stack"><table><thead><tr>{columns}</tr></thead><tbody>'
-    for part in report.knowledge:
-        yield (
-            f'<tr><th scope="row">{escape(part_name(part))}</th>'
-            f'<td class="num" data-label="Items"><span>{part.items:,}'
-            f"<small>{part.clusters:,} clusters</small></span></td>"
-            f'<td class="num" data-label="Accuracy"><span>{percent(part.reference.value)}'
-            f"<small>{percent(part.reference.lower)} \u2013 {percent(part.reference.upper)}</small></span></td>"
-            f'<td class="num" data-label="Prior"><span>{percent(part.prior_share.value)}'
-            f"<small>{escape(part.prior)}</small></span></td>"
-            f'<td class="num" data-label="Lead"><span>{points(part.lead)}'
-            f"<small>{points(part.lower)} to {points(part.upper)}</small></span></td></tr>"
+@dataclass(frozen=True)
+class Findings:
+    """All that a report tells. pictures: data URIs of a question's images, by the question's id."""
+
+    report: DriftReport
+    robustness: Robustness | None = None
+    pictures: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section. anchor: its id on the page. html, markdown: its lines without the title; none leave it out."""
+
+    anchor: str
+    title: str
+    html: Callable[[Findings], Iterable[str]]
+    markdown: Callable[[Findings], Iterable[str]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table in words."""
+
+    title: str
+    says: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def markdown_table(table: Table) -> list[str]:
+    """Return a table with its title in Markdown."""
+    return [f"### {table.title}", "", table.says, "", *markdown_rows(table.head, table.rows), ""]
+
+
+def markdown_rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table; a bar within a cell becomes a slash."""
+    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    return [*lines, *(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)]
+
+
+def html_table(table: Table) -> Iterator[str]:
+    """Yield a table with its title as inline HTML; on a phone each row becomes a card."""
+    columns = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.head)
+    yield f'<p class="lead"><b>{escape(table.title)}.</b> {escape(table.says)}</p>'
+    start = scrolling_start(f"Table: {table.title}", "stack dense")
+    yield f'<section class="card">{start}<table><thead><tr>{columns}</tr></thead><tbody>'
+    for first, *rest in table.rows:
+        cells = "".join(
+            f'<td class="num" data-label="{escape(name)}"><span>{escape(cell)}</span></td>' if cell else "<td></td>"
+            for name, cell in zip(table.head[1:], rest, strict=True)
         )
-    yield "</tbody></table></section>"
+        yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+    yield "</tbody></table></div></section>"
 
 
-def explanations(report: DriftReport) -> Iterator[str]:
-    """Yield what the verdicts mean, how to read the figures, and the hashes."""
-    yield '<h2>What the verdicts mean</h2><section class="card"><dl style="margin-top:0">'
-    yield "".join(f"<dt>{chip(verdict)}</dt><dd>{escape(text)}</dd>" for verdict, text in meanings(report))
-    yield "</dl></section>"
-    yield '<h2>How to read it, and what these data cannot say</h2><section class="card"><ul class="reading">'
-    yield "".join(f"<li>{escape(text)}</li>" for text in limits(report))
-    yield "</ul></section>"
-    yield '<h2>Provenance</h2><section class="card stack"><table><thead><tr>'
-    yield "<th scope=col>Run</th><th scope=col>sha256 of what was run</th><th scope=col>sha256 of its predictions</th>"
-    yield "</tr></thead><tbody>"
-    runs = [report.reference, *(row.facts for row in report.rows), *report.priors]
-    yield "".join(dict.fromkeys(_hashes(facts) for facts in runs))
-    yield (
-        f"</tbody></table><p style='margin:16px 0 0'><small>dataset</small><code>{escape(report.dataset_sha256)}</code>"
-        f"<small>items</small><code>{escape(report.items_sha256)}</code>"
-        f"<small>plan: {report.plan.state}</small><code>{report.plan.sha256}</code></p></section>"
-    )
+def scrolling_start(label: str, kind: str = "scroll") -> str:
+    """Return the start of a block that may be wider than its window, and that a keyboard can scroll."""
+    return f'<div class="{kind}" role="region" tabindex="0" aria-label="{escape(label)}">'
 
 
-def _hashes(facts: RunFacts) -> str:
-    return (
-        f'<tr><th scope="row">{escape(facts.run)}<small>{facts.kind}</small></th>'
-        f"<td><code>{escape(facts.digest)}</code></td><td><code>{escape(facts.predictions_sha256)}</code></td></tr>"
-    )
+def folded(summary: str, lines: Iterable[str], *, opened: bool = False) -> Iterator[str]:
+    """Yield what a reader opens to see; on paper it is open."""
+    yield f"<details{' open' if opened else ''}><summary>{escape(summary)}</summary>"
+    yield from lines
+    yield "</details>"
+
+
+def chip(verdict: Verdict) -> str:
+    """Return a verdict as a word with its sign."""
+    return f'<span class="chip {CLASSES[verdict]}"><i aria-hidden="true"><b>{MARKS[verdict]}</b></i>{verdict}</span>'
+
+
+def figures(charts: Sequence[tuple[str, str]], kind: str) -> str:
+    """Return charts side by side, each (drawing, caption as text)."""
+    shown = "".join(f"<figure>{chart}<figcaption>{escape(says)}</figcaption></figure>" for chart, says in charts)
+    return f'<div class="charts {kind}">{shown}</div>'

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from .drift_report import Comparison, DriftReport, Knowledge, LevelDrift, NotRun, Share, Unfinished
+from .drift_figures import Share
+from .drift_report import Comparison, DriftReport, Knowledge, LevelDrift, NotRun, Unfinished
 from .verdict import VERDICTS, Verdict
 
 MARKS: dict[Verdict, str] = {

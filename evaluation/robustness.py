@@ -13,7 +13,7 @@ import numpy as np
 
 from .bounds import lower_bound, paired_clusters, upper_bound
 from .comparison import share
-from .drift_report import Share
+from .drift_figures import Share
 from .predict import GREY_SUFFIX
 from .predict_probes import PROBES_FOLDER, ProbeRecord, read_record
 from .prediction import Prediction, Run, complete_runs, read_run, unfinished_runs

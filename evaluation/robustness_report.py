@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..runtime.files import canonical_json
-from .drift_report import ReportError, Share
+from .drift_figures import Share
+from .drift_report import ReportError
 from .jsonform import FormError, from_json, parse, to_json
 from .verdict import Verdict
 
@@ -23,7 +24,7 @@ def label_of(probe: str, severity: int) -> str:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a probe leaves examples out, and how many."""
+    """Why a probe leaves examples out, and how many. text: the reason. examples: left out for it."""
 
     text: str
     examples: int
@@ -31,7 +32,7 @@ class Reason:
 
 @dataclass(frozen=True)
 class Named:
-    """A figure that one probe alone has: "follows a wrong hint"."""
+    """A figure that one probe alone has. name: such as "takes up a wrong hint". share: of the rows it speaks of."""
 
     name: str
     share: Share
@@ -41,7 +42,7 @@ class Named:
 class Quadrants:
     """Items by whether all variants agree (stable) and whether the grey image changes the answer (sees the image).
 
-    stable_blind: the dangerous corner, with its interval.
+    stable_seeing, unstable_seeing, unstable_blind: items. stable_blind: the dangerous corner, with its interval.
     """
 
     stable_seeing: int
@@ -85,7 +86,10 @@ class ProbeFigures:
 
 @dataclass(frozen=True)
 class Measured:
-    """A figure of one run with a two-sided 95 % cluster-robust interval. items: what it is measured on."""
+    """A figure of one run with a two-sided 95 % cluster-robust interval.
+
+    name: of the figure. items: what it is measured on. value: the figure. lower, upper: the interval.
+    """
 
     run: str
     name: str
@@ -99,9 +103,11 @@ class Measured:
 class Contrast:
     """Level x probe: does the level lose more under the probe than the reference does?
 
-    excess: (level under the probe - level clean) - (reference under the probe - reference clean), accuracies over the
-    same examples; negative: the level loses more. lower, upper: its one-sided 95 % cluster-robust bounds, which decide.
-    p_more: against "the excess loss is at most the margin"; p_more_holm: adjusted over the level's judged probes.
+    reference: the run that it is held against. reference_clean, reference_probed, level_clean, level_probed: the four
+    accuracies, 0..1. excess: (level under the probe - level clean) - (reference under the probe - reference clean),
+    accuracies over the same examples; negative: the level loses more. lower, upper: its one-sided 95 % cluster-robust
+    bounds, which decide. p_more: against "the excess loss is at most the margin"; p_more_holm: adjusted over the
+    level's judged probes.
     """
 
     run: str
@@ -131,7 +137,11 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a probe asked: the same for every run."""
+    """What a probe asked: the same for every run.
+
+    says: what the probe does. examples: of the dataset. items: those it covers. rows: questions asked of them.
+    left_out: why the others are not covered.
+    """
 
     probe: str
     severity: int
@@ -152,6 +162,8 @@ class Asked:
 class Robustness:
     """Everything the probes found in a folder of runs.
 
+    reference: the run that levels are held against. asked: what each probe asked. figures: each run under each probe.
+    contrasts: each level under each probe against the reference.
     reliance: accuracy with the image minus accuracy with mid grey. relative: mean over severities of accuracy under a
     corruption over clean accuracy, by corruption. position_bias: total variation between the places of the answers
     given and of the keys. not_read: runs of probes without their clean run, and why they are not told.

@@ -209,18 +209,23 @@ def _figure(dataset: Dataset, ref: ImageRef) -> str:
     height, width = dataset.image(ref).shape[:2]
     small = " class=small" if max(height, width) < 160 else ""
     about = f'alt="{escape(ref.path)}" title="{width} x {height} pixels"'
-    return f'<figure><img{small} {about} src="{_data_uri(dataset, ref)}"></figure>'
+    return f'<figure><img{small} {about} src="{data_uri(dataset, ref)}"></figure>'
 
 
-def _data_uri(dataset: Dataset, ref: ImageRef) -> str:
-    """Small files as they are; others as a PNG of at most 448 pixels a side."""
+def data_uri(
+    dataset: Dataset, ref: ImageRef, side_pixels: int = _SIDE_PIXELS, direct_bytes: int = _DIRECT_BYTES
+) -> str:
+    """Return an image as a data URI: a file of up to `direct_bytes` as it is, others as a PNG that is not larger.
+
+    side_pixels: the longest side of that PNG.
+    """
     data = dataset.image_bytes(ref)
     kind = _DIRECT.get(Path(ref.path).suffix, "")
-    if not kind or len(data) > _DIRECT_BYTES:
+    if not kind or len(data) > direct_bytes:
         from PIL import Image
 
         picture = Image.fromarray(dataset.image(ref))
-        picture.thumbnail((_SIDE_PIXELS, _SIDE_PIXELS))
+        picture.thumbnail((side_pixels, side_pixels))
         stream = io.BytesIO()
         picture.save(stream, "PNG")
         data, kind = stream.getvalue(), "image/png"

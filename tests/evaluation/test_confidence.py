@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("scipy")
 from infimed.evaluation.confidence import Ranked, brier, calibration, change
-from infimed.evaluation.drift_report import Change
+from infimed.evaluation.drift_figures import Change
 
 from .planted import answered, items, pattern
 
