@@ -149,7 +149,7 @@ def drift(
         ),
         abstention=probed.abstention(base, runs, abstain_below),
         reliability=tuple(
-            found for name in (reference, *chosen) if (found := reliability(name, runs[name].predictions))
+            one for run in (reference, *chosen) if (one := reliability(run, runs[run].predictions)) is not None
         ),
         flips=choose_flips(items.rows, {name: _in_order(runs[name]) for name in chosen}, reference),
         abstain_below=abstain_below,

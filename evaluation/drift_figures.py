@@ -92,9 +92,9 @@ class Calibration:
 class TokenDrift:
     """A level that is given the reference's own greedy replies, token by token.
 
-    items: replies. kl: as measured, from the tokens that the reference kept; the whole rows' lies between it and
-    kl_at_most. top1: tokens at which the level's likeliest is the reference's. replies: those where it is at every
-    token, so that the level by itself would say the same.
+    items: replies. kl: as measured, from the tokens that the reference kept. kl_at_most: that of the whole rows lies
+    between kl and this. top1: tokens at which the level's likeliest is the reference's. replies: those where it is at
+    every token, so that the level by itself would say the same.
     """
 
     items: int

@@ -83,7 +83,7 @@ def _form(kind: Any, definitions: dict[str, Any], glossary: Mapping[str, str]) -
         return {"type": "array", "items": _form(arguments[0], definitions, glossary)}
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return {"type": "object", "additionalProperties": _form(arguments[1], definitions, glossary)}
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         name = kind.__name__
         if name not in definitions:
             definitions[name] = {}

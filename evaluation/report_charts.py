@@ -97,9 +97,12 @@ def tradeoff_chart(reference: LevelDrift | tuple[RunFacts, Share], levels: Seque
     ]
     if len(shown) < 2:
         return ""
-    told = megabytes if of == "size" else (lambda value: f"{number(value)}/s")
-    says = f"accuracy against {'size' if of == 'size' else 'speed'}: " + "; ".join(
-        f"{run} {told(int(value) if of == 'size' else value)}, {percent(share.value)}" for value, share, run, _ in shown
+
+    def told(value: float) -> str:
+        return megabytes(int(value)) if of == "size" else f"{number(value)}/s"
+
+    says = f"accuracy against {of}: " + "; ".join(
+        f"{run} {told(value)}, {percent(share.value)}" for value, share, run, _ in shown
     )
 
     def paint(figure: Any) -> None:

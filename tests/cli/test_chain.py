@@ -56,7 +56,7 @@ def test_the_chain_ends_in_a_report(bundle: Path, place: Path, infimed: Infimed)
     report = json.loads((place / "report/drift.json").read_text())
     assert [row["facts"]["run"] for row in report["levels"]] == ["gguf-q4_k_m", "gguf-q8_0"]
     assert report["stored"]["facts"]["run"] == "checkpoint"
-    assert code == (1 if "FAIL" in told else 0)
+    assert (code == 1) == ("FAIL" in told) and code in (0, 1, 4, 5)
     assert (place / "report/drift.html").stat().st_size > 1000
 
 

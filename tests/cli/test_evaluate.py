@@ -178,8 +178,8 @@ def test_margins_that_are_not_given_are_the_plans_and_a_change_is_told(tmp_path:
     for name in ("gguf-f16", "gguf-q8_0"):
         write_run(runs, name, rows, np.ones(len(rows), bool), plan=made.sha256, dataset_sha256=data.sha256)
     arguments = ["drift", str(runs), "--reference", "gguf-f16", "--out", str(tmp_path / "report")]
-    assert run(arguments) == 0
+    assert run(arguments) == 5  # without a prior no reference is competent
     assert "Plan kept" in capsys.readouterr().out
     assert json.loads((tmp_path / "report" / "drift.json").read_bytes())["margins"]["overall"] == 0.11
-    assert run([*arguments, "--cell-margin", "0.3"]) == 0
+    assert run([*arguments, "--cell-margin", "0.3"]) == 5
     assert "Plan NOT kept" in capsys.readouterr().out

@@ -71,7 +71,12 @@ def test_a_device_reports_kl_and_flips_against_a_model_that_it_never_held(made: 
         path.unlink()  # whatever of the store was laid there: drift lays it again
     (device / "prior.meta.json").unlink()
     store = str(made / "reference.zip")
-    assert run(["drift", str(device), "--reference", store, "--out", str(tmp_path / "report"), "--json"]) in (0, 1)
+    assert run(["drift", str(device), "--reference", store, "--out", str(tmp_path / "report"), "--json"]) in (
+        0,
+        1,
+        4,
+        5,
+    )
     report = json.loads(capsys.readouterr().out)
     assert report["reference"]["run"] == "checkpoint" and [row["facts"]["run"] for row in report["levels"]] == [*LEVELS]
     full, small = (row["overall"]["answers"]["tokens"] for row in report["levels"])
