@@ -53,6 +53,7 @@ def draw(name: str, says: str, size: tuple[int, int], paint: Paint) -> str:
         import matplotlib
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingExtra("evaluate", "matplotlib") from error
     stream = io.StringIO()
@@ -60,16 +61,19 @@ def draw(name: str, says: str, size: tuple[int, int], paint: Paint) -> str:
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the page's own font writes the text
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_SETTINGS | ink | {"svg.hashsalt": name, "axes.edgecolor": colour("line")})
-        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
-        figure.get_layout_engine().set(w_pad=2 / 72, h_pad=2 / 72)
+        parameters: Any = matplotlib.rcParams
+        parameters.update(_SETTINGS | ink | {"svg.hashsalt": name, "axes.edgecolor": colour("line")})
+        figure: Any = Figure(
+            figsize=(size[0] / 72, size[1] / 72), layout=ConstrainedLayoutEngine(w_pad=2 / 72, h_pad=2 / 72)
+        )
         figure.patch.set_visible(False)
         paint(figure)
         if not any(axes.get_subplotspec() for axes in figure.axes):
             figure.set_layout_engine("none")  # axes that were placed by hand stay where they are
         for axes in figure.axes:
             axes.patch.set_visible(False)
-        FigureCanvasSVG(figure).print_svg(stream, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(stream, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _inline(stream.getvalue(), name, says)
 
 
