@@ -11,7 +11,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import infimed.evaluation.extraction as extraction
 from infimed.evaluation.intervals import wilson
 from infimed.evaluation.rationale import rationale
 
@@ -22,7 +21,7 @@ UNSAID = ("not named", "undecidable")  # what is no claim
 def read(row: dict[str, Any]) -> dict[str, str | None]:
     """Return what the rules say of a labelled row, by field."""
     asked = {"answer_type": row["answer_type"], "options": row["options"], "question": row["question"]}
-    found = rationale(row["reply"], extraction.extract(row["reply"], **asked).answer, row["record"], **asked)
+    found = rationale(row["reply"], row["record"], **asked)
     return {field: getattr(found, field) if found else "no reasoning" for field in FIELDS}
 
 

@@ -26,6 +26,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "kernel_bounds": ("--models", "random-0", "--levels", "gguf-q8_0", "onnx-int4", "--probes", "3"),
     "level_kl": ("--levels", "gguf-q4_k_m", "onnx-int4", "--probes", "6", "--images", "5", "--draws", "200"),
     "near_duplicates": ("--phantoms", "60", "--changed", "20"),
+    "rationale_agreement": ("tests/evaluation/rationales.jsonl",),
     "onnx_matmul": ("--repeat", "3", "--levels", "onnx-int4", "onnx-int8-dynamic", "tensorrt-int4"),
     "optimum_onnx_peer": ("--small",),
     "peers": ("--llama-cpp-only",),

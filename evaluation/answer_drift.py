@@ -69,7 +69,12 @@ def _invalid(reference: Sequence[Prediction], level: Sequence[Prediction], clust
     if not asked.any():
         return None
     before, after = (np.array([is_invalid(row) for row in rows], dtype=bool)[asked] for rows in (reference, level))
-    pairs = paired_clusters(before, after, clusters[asked])
+    return share_change(before, after, clusters[asked])
+
+
+def share_change(before: NDArray[np.bool_], after: NDArray[np.bool_], clusters: NDArray[np.str_]) -> Change:
+    """Return two runs' shares of flagged rows and the change, by cluster-robust bounds at 2.5 % a side."""
+    pairs = paired_clusters(before, after, clusters)
     alpha = (1 - CONFIDENCE) / 2
     return Change(
         float(before.mean()), float(after.mean()), float(pairs.delta), float(lower_bound(pairs, alpha)),

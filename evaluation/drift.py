@@ -35,6 +35,7 @@ from .prediction import (
 )
 from .prior import PRIOR
 from .probe_drift import ProbeRuns
+from .rationale_drift import rationale_drift
 from .reliability import reliability
 from .scoring import LIKELIHOODS, Likelihood, likelihood_of
 from .verdict import ALPHA, holm
@@ -184,6 +185,7 @@ def _level(
         cells=_named(rows),
         no_cell_worse=bool(rows) and all(row.verdict == "PASS" for row in rows),
         apart=apart(items.rows, items.clusters, before, after, priors, margins.overall, likelihood),
+        rationales=rationale_drift(before, after, items.clusters),
     )
 
 

@@ -161,3 +161,44 @@ class Bootstrap:
     upper: float
     draws: int
     seed: int
+
+
+@dataclass(frozen=True)
+class RationaleShare:
+    """How often reasoning has one outcome.
+
+    outcome: "right", "wrong" or "not named"; of what follows "consistent", "contradicts" or "undecidable". change: of
+    its share.
+    """
+
+    outcome: str
+    change: Change
+
+
+@dataclass(frozen=True)
+class RationalePart:
+    """What reasoning says of one thing, over replies that reason in either run, of items whose record knows it.
+
+    name: "modality", "organ", "side", or "follows" (the answer from the finding). items: such replies. shares: one for
+    each outcome.
+    """
+
+    name: str
+    items: int
+    clusters: int
+    shares: tuple[RationaleShare, ...]
+
+
+@dataclass(frozen=True)
+class RationaleDrift:
+    """How reasoning changed, by rule; no verdict hangs on it.
+
+    items: replied to by both runs. with_reasoning: those that reason in either. carried: the share that reasons. parts:
+    what is named of the record, and what follows. words: mean length of those that reason in either.
+    """
+
+    items: int
+    with_reasoning: int
+    carried: Change
+    parts: tuple[RationalePart, ...]
+    words: Change

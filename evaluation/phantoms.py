@@ -21,8 +21,8 @@ from .phantom_pairs import Case, change_case
 from .phantom_questions import TASKS, Question, questions
 from .phantom_reports import TASK as AGREEMENT
 from .phantom_reports import report_case
+from .record import PHANTOMS as SOURCE
 
-SOURCE = "infimed-phantoms"
 SINGLE = "single"
 CASES: Mapping[str, Callable[[Kind, int, int], Case]] = {CHANGE: change_case, AGREEMENT: report_case}
 FAMILIES = (SINGLE, *CASES)

@@ -20,6 +20,7 @@ from .answer_tokens import ForcedAnswer, KeptAnswer
 from .example import Example
 from .jsonform import FormError, flat, from_json, parse, to_json
 from .parts import is_cross_modal, parts_of
+from .record import record_of
 
 SCHEMA = "infimed.predictions/1"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+\-]{0,127}")  # + as in a level's name: gguf-q4_k_m+imatrix
@@ -54,6 +55,7 @@ class Prediction:
     parts: the images and texts that the example shows before its question (0 in rows of before they were counted).
     kept: of a reference that keeps its answers, its reply token by token; forced: of a level, how far it lies from the
     reference's at each token.
+    record: what is known of the item beside its key, by "modality", "organ", "side": what reasoning is held against.
     """
 
     example_id: str
@@ -76,6 +78,7 @@ class Prediction:
     parts: int = 0
     kept: KeptAnswer | None = None
     forced: ForcedAnswer | None = None
+    record: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         fault = _fault(self)
@@ -125,6 +128,7 @@ class Prediction:
             parts=len(parts_of(example)),
             kept=kept,
             forced=forced,
+            record=record_of(example),
         )
 
     def to_line(self) -> bytes:

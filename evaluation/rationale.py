@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .extraction import extract
-from .mentions import Mention, marked_sentence, mentions
+from .mentions import Mention, marked_sentence
 from .polarity import Stand, reading
+from .rationale_follows import COMPARED, Follows, follows
 from .rationale_words import (
     MODALITY_WORDS,
     ORGAN_WORDS,
     SIDE_WORDS,
+    UNSPECIFIC,
+    WELL_AFTER,
+    WELL_BEFORE,
     named,
     same_modality,
     same_organ,
@@ -28,18 +32,14 @@ from .reply_text import readable, words
 from .stated import statements
 
 Naming = Literal["right", "wrong", "not named"]
-Follows = Literal["consistent", "contradicts", "undecidable"]
 NAMINGS: tuple[Naming, ...] = ("right", "wrong", "not named")
-FOLLOWS: tuple[Follows, ...] = ("consistent", "contradicts", "undecidable")
 ASPECTS = ("modality", "organ", "side")
 LEAST_WORDS = 4  # fewer before an answer ("The correct") are no reasoning
 _THINK = re.compile(r"</?think>")
 _PLACED = re.compile(
     r"\b(?:in|on|of|within|from|at|through|inside)\s+(?:the\s+|this\s+|an?\s+)?(?:\w+\s+)?$", re.IGNORECASE
 )
-_WELL = r"(?:clear|normal|unremarkable|healthy|intact|preserved|uninvolved|free\s+of)"
-_WELL_AFTER = re.compile(rf"^[^,;.]*?\b(?:is|are|appears?|looks?|remains?)\s+(?:\w+\s+)?{_WELL}\b", re.IGNORECASE)
-_WELL_BEFORE = re.compile(rf"\b{_WELL}\s+(?:\w+\s+)?$", re.IGNORECASE)
+_SAYS = re.compile(r"\b(?:says?|states?|claims?|reads?|reports|according\s+to|none|nothing)\b[^,;.]*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -56,55 +56,44 @@ class Rationale:
     follows: Follows
 
 
-def reasoning_of(reply: str) -> str:
-    """Return the reasoning of a reply as plain text; empty where there is none."""
+def parted(reply: str) -> tuple[str, str]:
+    """Return (reasoning in plain text, what is left: the answer); no reasoning is the empty text."""
     thought, closed, rest = reply.rpartition("</think>")
     if not closed:
-        before, opened, thought = reply.partition("<think>")
-        rest = before if opened else reply
-        thought = thought if opened else ""
-    final = readable(rest).plain
-    stated = statements(readable(rest))
-    parts = [readable(_THINK.sub(" ", thought)).plain, final[: stated[0].start] if stated else ""]
+        before, opened, after = reply.partition("<think>")
+        thought, rest = (after, before) if opened else ("", reply)
+    final = readable(rest)
+    stated = statements(final)
+    begins = stated[0].start if stated else 0
+    parts = [readable(_THINK.sub(" ", thought)).plain, final.plain[:begins]]
     told = "\n".join(part.strip() for part in parts if part.strip())
-    return told if len(words(told)) >= LEAST_WORDS else ""
+    return (told, final.plain[begins:]) if len(words(told)) >= LEAST_WORDS else ("", rest)
 
 
 def rationale(
     reply: str,
-    answer: str | None,
     record: Mapping[str, str],
     *,
     answer_type: str,
     options: Sequence[str] = (),
     question: str = "",
 ) -> Rationale | None:
-    """Return what a reply's reasoning says; None where it carries none.
+    """Return what a reply's reasoning says; None where it carries none. record: what is true of the item, by aspect.
 
-    answer: what the reply says in the end, as extracted (None: INVALID). record: what is true of the item, by aspect.
+    The answer is read from what stands after the reasoning alone: a whole reply that contradicts itself is INVALID, and
+    those are the ones to be found here.
     """
-    text = reasoning_of(reply)
+    text, rest = parted(reply)
     if not text:
         return None
+    answer = extract(rest, answer_type=answer_type, options=options, question=question).answer
     return Rationale(
         words=len(words(text)),
         modality=_modality(text, record.get("modality", "")),
         organ=_organ(text, record.get("organ", "")),
         side=_side(text, record.get("side", "")),
-        follows=_follows(text, answer, answer_type, options, question),
+        follows=follows(text, answer, answer_type, options, question),
     )
-
-
-def _follows(text: str, answer: str | None, answer_type: str, options: Sequence[str], question: str) -> Follows:
-    if answer is None:
-        return "undecidable"
-    if answer_type == "open":
-        stands = {stand for _, stand in _read(text, mentions(text, [answer], words(question)))}
-        return "consistent" if "affirmed" in stands else "contradicts" if stands == {"denied"} else "undecidable"
-    said = extract(text, answer_type=answer_type, options=options, question=question).answer
-    if said is None:
-        return "undecidable"
-    return "consistent" if said == answer else "contradicts"
 
 
 def _read(text: str, found: Sequence[Mention]) -> list[tuple[Mention, Stand]]:
@@ -124,6 +113,7 @@ def _modality(text: str, true: str) -> Naming | None:
     """A modality is named where a clause affirms it, or places something in it ("no mass on the CT")."""
     if not true:
         return None
+    text = COMPARED.sub("on the", text)
     said = [name for name, stand, before, _ in _names(text, MODALITY_WORDS) if _holds(stand, before)]
     return _judged(said, lambda name: same_modality(name, true), every=True)
 
@@ -133,6 +123,7 @@ def _organ(text: str, true: str) -> Naming | None:
     if not true:
         return None
     found = [one for one in _names(text, ORGAN_WORDS) if _holds(one[1], one[2])]
+    found = [one for one in found if one[0] not in UNSPECIFIC or one[0] == true]
     fits = [name for name, *_ in found if same_organ(name, true)]
     others = [name for name, _, before, after in found if not _well(before, after)]
     return _judged(fits or others, lambda name: same_organ(name, true), every=False)
@@ -145,7 +136,7 @@ def _side(text: str, true: str) -> Naming | None:
     said = [
         name
         for name, stand, before, after in _names(text, SIDE_WORDS)
-        if stand == "affirmed" and not _well(before, after)
+        if stand == "affirmed" and not _well(before, after) and not _SAYS.search(before)
     ]
     if true == "both" and {"left", "right"} <= set(said):
         return "right"
@@ -157,7 +148,7 @@ def _holds(stand: Stand, before: str) -> bool:
 
 
 def _well(before: str, after: str) -> bool:
-    return bool(_WELL_BEFORE.search(before) or _WELL_AFTER.match(after))
+    return bool(WELL_BEFORE.search(before) or WELL_AFTER.match(after))
 
 
 def _judged(said: Sequence[str], fits: Callable[[str], bool], every: bool) -> Naming:

@@ -64,7 +64,7 @@ ORGAN_WORDS: Mapping[str, re.Pattern[str]] = {
         ("knee", r"knees?|patell\w*"),
         ("shoulder", r"shoulders?"),
         ("hip", r"hips?"),
-        ("hand", r"hands?|wrists?"),
+        ("hand", r"(?<!-)hands?|wrists?"),
         ("foot", r"foot|feet|ankles?"),
         ("skin", r"skin|cutaneous"),
         ("tissue", r"tissues?|stroma"),
@@ -82,6 +82,10 @@ _NOT_A_SIDE = re.compile(
     r"|\b(?:nothing|anything|what|is|are)\s+left\b(?!\s*(?:sided|-))(?!\s*[.,;:]|$)|\bleft\s+(?:over|behind|to|out)\b",
     _I,
 )
+UNSPECIFIC = frozenset({"tissue"})  # a name that counts only where the record says the same
+_WELL = r"(?:clear|normal|unremarkable|healthy|intact|preserved|uninvolved|free\s+of)"
+WELL_AFTER = re.compile(rf"^[^,;.]*?\b(?:is|are|appears?|looks?|remains?)\s+(?:\w+\s+)?{_WELL}\b", re.IGNORECASE)
+WELL_BEFORE = re.compile(rf"\b{_WELL}\s+(?:\w+\s+)?$", re.IGNORECASE)
 SIDE_WORDS: Mapping[str, re.Pattern[str]] = {
     "left": re.compile(r"\bleft(?:most|wards?|-?sided|-hand)?\b", _I),
     "right": re.compile(r"\bright(?:most|wards?|-?sided|-hand)?\b", _I),
@@ -97,9 +101,13 @@ def named(text: str, table: Mapping[str, re.Pattern[str]]) -> list[Mention]:
         for one in pattern.finditer(text)
     ]
     if table is SIDE_WORDS:
-        other = [one.span() for one in _NOT_A_SIDE.finditer(text)]
-        found = [one for one in found if not any(start < one.end and one.start < end for start, end in other)]
+        return named(without_idioms(text), {**SIDE_WORDS})
     return sorted(found, key=lambda one: (one.start, -one.end))
+
+
+def without_idioms(text: str) -> str:
+    """Return the text with "all right", "the right answer", "nothing left" and the like as blanks, as long as they."""
+    return _NOT_A_SIDE.sub(lambda found: " " * len(found.group()), text)
 
 
 def organ_of(text: str) -> str:
