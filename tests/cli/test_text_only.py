@@ -13,7 +13,7 @@ pytest.importorskip("llama_cpp")
 pytest.importorskip("onnxruntime")
 from infimed.cli.app import run
 
-from ..text_models import TEXT_FAMILIES, build_text_checkpoint
+from ..text_models import build_text_checkpoint
 from .conftest import Infimed
 
 LEVELS = ("gguf-q8_0", "onnx-int4")
@@ -21,7 +21,7 @@ QUESTION = "Which imaging modality uses no ionising radiation?"
 RECIPE = "seed = 1\n[lora]\nrank = 4\nalpha = 8\n[train]\nlearning_rate = 1e-3\nsteps = 2\nbatch_rows = 2\n"
 
 
-@pytest.fixture(scope="module", params=TEXT_FAMILIES)
+@pytest.fixture(scope="module", params=["llama", pytest.param("qwen2", marks=pytest.mark.full)])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with a checkpoint, a dataset of questions without images, and a bundle made by them."""
     folder = tmp_path_factory.mktemp("text")

@@ -178,7 +178,9 @@ def test_a_sample_without_an_image_says_nothing_of_the_tower(mixed: Bundle) -> N
     assert found.finding("graph", "prompt logits").verdict == "held"
 
 
-@pytest.mark.parametrize("level", ["gguf-q8_0", "onnx-int4", "tensorrt-int4"])
+@pytest.mark.parametrize(
+    "level", ["gguf-q8_0", *(pytest.param(name, marks=pytest.mark.full) for name in ("onnx-int4", "tensorrt-int4"))]
+)
 def test_a_model_without_a_tower_says_so_in_the_place_of_a_verdict(
     tmp_path_factory: pytest.TempPathFactory, level: str
 ) -> None:

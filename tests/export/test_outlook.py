@@ -16,7 +16,8 @@ from infimed.runtime.publish import PublishError
 
 from ..models import build_random_checkpoint
 
-NAMES = (
+FEW = ("gguf-f16", "gguf-q4_k_m", "gguf-iq4_xs", "onnx-int4", "gguf-q4_k_m+vision-q8_0")
+EVERY = (
     *(row.name for row in LEVELS if not row.calibrated),
     "gguf-q4_k_m+vision-q8_0",
     "onnx-int4+vision-fp16",
@@ -32,14 +33,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_random_checkpoint(tmp_path_factory.mktemp("random") / "checkpoint", **shape)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def exported(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return export_bundle(checkpoint, tmp_path_factory.mktemp("export") / "bundle", NAMES, gate=False, threads=1)
+@pytest.fixture(scope="module", params=[FEW, pytest.param(EVERY, marks=pytest.mark.full)], ids=["few", "every"])
+def exported(request: pytest.FixtureRequest, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return export_bundle(checkpoint, tmp_path_factory.mktemp("export") / "bundle", request.param, gate=False, threads=1)
 
 
 def test_sizes_agree_with_the_outcome_within_two_percent(checkpoint: Path, exported: Exported) -> None:
-    found = {level.level: level for level in outlook(checkpoint, NAMES, probes=6, gate=False).levels}
-    assert set(found) == set(NAMES)
+    names = exported.bundle.names
+    found = {level.level: level for level in outlook(checkpoint, names, probes=6, gate=False).levels}
+    assert set(found) == set(names)
     for entry in exported.bundle.manifest.levels:
         assert found[entry.name].weight_bytes == pytest.approx(entry.weight_bytes, rel=0.02), entry.name
         assert found[entry.name].seconds > 0
@@ -50,7 +52,9 @@ def test_disk_is_what_the_bundle_takes_and_the_gate_s_level_on_top(checkpoint: P
     weights = sum(
         entry.size_bytes for path, entry in files.items() if path.endswith((".gguf", ".onnx", ".data", ".npy"))
     )
-    assert outlook(checkpoint, NAMES, probes=6, gate=False).disk_bytes == pytest.approx(weights, rel=0.02)
+    assert outlook(checkpoint, exported.bundle.names, probes=6, gate=False).disk_bytes == pytest.approx(
+        weights, rel=0.02
+    )
     with_gate = outlook(checkpoint, ["gguf-q8_0"], probes=6)
     assert [(level.level, level.asked) for level in with_gate.levels] == [("gguf-q8_0", True), ("gguf-f32", False)]
     assert with_gate.gate_seconds > 0 and with_gate.seconds > with_gate.gate_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +17,9 @@ from infimed.training.targets import bundle_target, torch_target
 def of_level(level: str, gpu_layers: int = 0) -> Any:
     """Return what computes a level, of a bundle that holds no more than is asked of it here."""
     bundle: Any = SimpleNamespace(
-        entry=lambda name: SimpleNamespace(weight_bytes=1),
-        manifest=SimpleNamespace(level_digest=lambda name: "0" * 64),
+        folder=Path("bundle"),
+        entry=lambda name: SimpleNamespace(weight_bytes=1, shared=()),
+        manifest=SimpleNamespace(level_digest=lambda name: "0" * 64, provenance={"checkpoint_sha256": "0" * 64}),
     )
     return bundle_target(bundle, level, 3, gpu_layers).computed_by
 
