@@ -32,7 +32,7 @@ SUFFIX = ".zip"
 MANIFEST = "manifest.json"
 LIMIT_BYTES = 1 << 30
 """A store that says it would unpack to more is refused."""
-_NAME = re.compile(rf"(?:{PROBES_FOLDER}/)?[A-Za-z0-9][A-Za-z0-9_.\-]{{0,160}}\.(?:jsonl|json)")
+_NAME = re.compile(rf"(?:{PROBES_FOLDER}/)?[A-Za-z0-9][A-Za-z0-9_.+\-]{{0,160}}\.(?:jsonl|json)")
 _META = ".meta.json"
 _ROWS = ".jsonl"
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)

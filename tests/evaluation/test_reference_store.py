@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
-from infimed.evaluation.answer_tokens import RULES, ForcedAnswer, KeptAnswer
+from infimed.evaluation.answer_tokens import ENTRIES, RULES, ForcedAnswer, KeptAnswer
 from infimed.evaluation.drift import drift
 from infimed.evaluation.drift_report import DriftReport
 from infimed.evaluation.journal import Journal
@@ -237,3 +237,41 @@ def test_laying_a_store_replaces_nothing_and_leaves_nothing_half(stored: Referen
     (other / "gguf-f16.started.json").write_text("{}")
     with pytest.raises(StoreError, match="was begun there"):
         stored.lay(other)
+
+
+def test_a_store_of_2808_questions_takes_at_most_10_mb_whatever_is_answered(tmp_path: Path) -> None:
+    rows = items({("ct", "finding"): 140})  # one twentieth of them
+    rng = np.random.default_rng(1)
+
+    def longest(index: int) -> dict[str, object]:
+        """Return an answer of 48 tokens that keeps all it may: numbers without any pattern, of a large vocabulary."""
+        named = np.concatenate([rng.choice(152_000, count, replace=False) for count in [6] * 16 + [7] * 32])
+        numbers = [float(str(np.float32(value))) for value in rng.uniform(-12, -1, ENTRIES)]
+        rest = [
+            [float(str(np.float32(value))) for value in rng.uniform(low, high, 48)] for low, high in ((0, 1), (3, 9))
+        ]
+        return {
+            "kept": KeptAnswer(
+                tuple(rng.integers(0, 152_000, 48).tolist()), (6,) * 16 + (7,) * 32, tuple(named.tolist()),
+                tuple(numbers), tuple(rest[0]), tuple(rest[1]),
+            ),
+            "option_logprobs_nats": tuple(rng.uniform(-9, -1, 4)),
+            "probabilities": tuple(rng.dirichlet(np.ones(4))),
+            "example_id": f"{index:04d}-{rng.bytes(6).hex()}",
+        }  # fmt: skip
+
+    full = [Prediction(**{**vars(answered(row, True)), **longest(index)}) for index, row in enumerate(rows)]
+    subject = Subject("bundle", "gguf-f16", "e" * 64, 1000)
+    identity = Identity("gguf-f16", subject, "own", "planted", "d" * 64, "test", answers=RULES)
+    with Journal(tmp_path / "runs", identity, [row.example_id for row in full]) as journal:
+        for row in full:
+            journal.append(row, 0.01)
+        journal.finish()
+    other = [dataclasses.replace(row, kept=None) for row in full]
+    write_run(tmp_path / "runs", "prior", other, [True] * 140, seconds=0)
+    write_run(tmp_path / "runs", "gguf-f16.grey", other, [True] * 140, weight_bytes=1000)
+    path = tmp_path / "reference.zip"
+    write_store(tmp_path / "runs", "gguf-f16", path, made_from=MADE_FROM, token_path_sha256=TOKENS)
+    assert path.stat().st_size * 2808 / 140 < 10e6
+    assert ReferenceStore.open(path).rule().answers[""][full[3].example_id] == full[3].kept
+    assert len(ReferenceStore.open(path).metas) == 3
