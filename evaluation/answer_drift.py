@@ -46,12 +46,14 @@ def _tokens(
         return None
     measured = [value for _, forced in given for value in forced.kl_nats]
     missed = [value for _, forced in given for value in forced.missed_nats]
+    drawn = [value for _, forced in given for value in forced.drawn_nats]
     same = np.array([flag for _, forced in given for flag in forced.same], dtype=bool)
     groups = clusters[[place for place, _ in given]]
     return TokenDrift(
         items=len(given),
         kl=divergence_of(measured),
         kl_at_most=divergence_of([sum(pair) for pair in zip(measured, missed, strict=True)]),
+        mean_nats=float(np.mean(measured) + np.mean(drawn)),
         top1=share(same, np.repeat(groups, [len(forced.same) for _, forced in given])),
         replies=share(np.array([all(forced.same) for _, forced in given], dtype=bool), groups),
     )

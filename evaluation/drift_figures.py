@@ -93,13 +93,15 @@ class TokenDrift:
     """A level that is given the reference's own greedy replies, token by token.
 
     items: replies. kl: as measured, from the tokens that the reference kept. kl_at_most: that of the whole rows lies
-    between kl and this. top1: tokens at which the level's likeliest is the reference's. replies: those where it is at
-    every token, so that the level by itself would say the same.
+    between kl and this. mean_nats: the mean of the whole rows', estimated by tokens that the reference drew of the
+    others. top1: tokens at which the level's likeliest is the reference's. replies: those where it is at every token,
+    so that the level by itself would say the same.
     """
 
     items: int
     kl: Divergence
     kl_at_most: Divergence
+    mean_nats: float
     top1: Share
     replies: Share
 

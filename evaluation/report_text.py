@@ -141,13 +141,14 @@ def token_lines(row: LevelDrift) -> tuple[str, ...]:
         if answers and (found := answers.tokens):
             low, high = found.kl, found.kl_at_most
             lines.append(
-                f"Given {name}, {found.items:,} of {low.items:,} tokens: KL per token mean {nats(low.mean_nats)} to "
-                f"{nats(high.mean_nats)}, 99th percentile {nats(low.p99_nats)} to {nats(high.p99_nats)}, maximum "
-                f"{nats(low.max_nats)} to {nats(high.max_nats)} nats; the same likeliest token at "
+                f"Given {name}, {found.items:,} of {low.items:,} tokens: KL per token mean about "
+                f"{nats(found.mean_nats)} ({nats(low.mean_nats)} to {nats(high.mean_nats)}), 99th percentile "
+                f"{nats(low.p99_nats)} to {nats(high.p99_nats)}, maximum {nats(low.max_nats)} to "
+                f"{nats(high.max_nats)} nats; the same likeliest token at "
                 f"{_shared(found.top1)}, the same reply throughout in {_shared(found.replies)}."
             )
     cells = [
-        f"{cell.modality} \u00d7 {cell.task} {nats(found.kl.mean_nats)} ({percent(found.top1.value)})"
+        f"{cell.modality} \u00d7 {cell.task} {nats(found.mean_nats)} ({percent(found.top1.value)})"
         for cell in row.cells
         if cell.answers and (found := cell.answers.tokens)
     ]

@@ -15,6 +15,7 @@ from infimed.evaluation.answer_tokens import (
     AnswerError,
     KeepAnswers,
     KeptAnswer,
+    Place,
     divergence,
     force_answer,
     keep_answer,
@@ -81,10 +82,10 @@ def test_for_a_short_reply_of_a_sharp_model_the_two_ends_are_close() -> None:
 
 
 def test_where_everything_is_kept_the_divergence_is_that_of_whole_rows() -> None:
-    reference, level = drawn(3, 8, 30, sharp=0.5), drawn(4, 8, 30, sharp=0.5)
+    reference, level = drawn(3, 7, 30, sharp=0.5), drawn(4, 7, 30, sharp=0.5)
     found = force_answer(Rows(level), (), kept_of(reference))  # type: ignore[arg-type]
     assert found.kl_nats == pytest.approx(whole(reference, level), abs=1e-6)
-    assert found.missed_nats == (0.0,) * 8
+    assert found.missed_nats == found.drawn_nats == (0.0,) * 7
 
 
 def test_a_level_equal_to_its_reference_lies_at_zero() -> None:
@@ -151,23 +152,46 @@ def test_an_answer_goes_through_json_and_float32_without_a_change() -> None:
         ({"kept": (1,)}, "2 tokens has 1"),
         ({"kept": (2, 2)}, "keeps 4 tokens and names 3"),
         ({"kept": (0, 3)}, "keeps 3 tokens"),
+        ({"drawn": (1, 1)}, "draws 2 tokens and names 3"),
         ({"top_ids": (4, 4, 7)}, "twice at one place"),
+        ({"drawn_ids": (5, 8, 9)}, "twice at one place"),
+        ({"tail": (0.0, 0.01)}, "where none is left"),
         ({"top_ids": (4, -5, 7)}, "below 0"),
         ({"tail": (0.1, 1.5)}, "above 1"),
         ({"top_logprobs_nats": (0.2, -1.0, -1.0)}, "above 1"),
-        ({"token_ids": (), "kept": (), "tail": (), "tail_entropy_nats": ()}, "0 tokens"),
+        ({"token_ids": (), "kept": (), "tail": (), "tail_entropy_nats": (), "drawn": ()}, "0 tokens"),
     ],
 )
 def test_a_damaged_answer_is_refused(change: dict[str, Any], told: str) -> None:
-    whole_one = KeptAnswer((4, 7), (2, 1), (4, 5, 7), (-0.1, -3.0, -0.01), (0.05, 0.01), (1.0, 2.0))
+    numbers = ((2, 1), (4, 5, 7), (-0.1, -3.0, -0.01), (0.05, 0.01), (1.0, 2.0))
+    whole_one = KeptAnswer((4, 7), *numbers, (1, 2), (9, 8, 8), (-4.0, -5.0, -5.0))
+    assert [place.named for place in whole_one.places()] == [(4, 5, 9), (7, 8)]
     with pytest.raises(FormError, match=told):
         replace(whole_one, **change)
 
 
 def test_a_level_without_a_token_beside_the_references_is_refused() -> None:
     found = token_logprobs(np.zeros(2), 2)
+    place = Place((0, 1), np.log([0.5, 0.4]), 0.1, 1.0, (), np.empty(0))
     with pytest.raises(AnswerError, match="other vocabularies"):
-        divergence(np.log([0.5, 0.4]), 0.1, 1.0, found)
+        divergence(place, found)
+
+
+@pytest.mark.parametrize(("sharp", "noise"), [(0.3, 0.3), (0.3, 2.0), (2.0, 0.5)])
+def test_the_drawn_tokens_tell_on_average_what_the_kept_ones_miss(sharp: float, noise: float) -> None:
+    rng = np.random.default_rng(4)
+    reference = np.random.default_rng(3).normal(0, sharp, (900, 1000)).astype(np.float32)
+    level = reference + rng.normal(0, noise, reference.shape).astype(np.float32)
+    measured, told = [], []
+    for first in range(0, 900, 3):
+        rows = slice(first, first + 3)
+        found = force_answer(Rows(level[rows]), (), kept_of(reference[rows]))  # type: ignore[arg-type]
+        measured += found.kl_nats
+        told += found.drawn_nats
+    truth = whole(reference, level)
+    missed = truth.mean() - np.mean(measured)
+    error = np.std(np.array(told) - (truth - measured)) / 30  # of a mean over 900
+    assert missed > 5 * error and np.mean(told) == pytest.approx(missed, abs=3.5 * error)
 
 
 def test_a_grey_run_keeps_no_answers() -> None:

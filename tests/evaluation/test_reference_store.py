@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
-from infimed.evaluation.answer_tokens import ENTRIES, RULES, ForcedAnswer, KeptAnswer
+from infimed.evaluation.answer_tokens import ENTRIES, FEWEST_DRAWS, RULES, ForcedAnswer, KeptAnswer
 from infimed.evaluation.drift import drift
 from infimed.evaluation.drift_report import DriftReport
 from infimed.evaluation.journal import Journal
@@ -32,14 +32,15 @@ def kept(index: int) -> KeptAnswer:
     """Return an answer of one to three tokens that differs from row to row."""
     count = 1 + index % 3
     tokens = tuple(range(index, index + count))
-    return KeptAnswer(tokens, (1,) * count, tokens, (-0.125,) * count, (0.1175031,) * count, (2.0,) * count)
+    each = ((1,) * count, tokens, (-0.125,) * count, (0.1175031,) * count, (2.0,) * count)
+    return KeptAnswer(tokens, *each, (1,) * count, tuple(token + 500 for token in tokens), (-5.0,) * count)
 
 
 def forced(index: int) -> ForcedAnswer:
     """Return how a level lies to it: one nat in all, and another token at the last place of every tenth."""
     count = 1 + index % 3
     same = (True,) * (count - 1) + (index % 10 != 0,)
-    return ForcedAnswer(kept(index).digest(), (1.0 / count,) * count, (0.25,) * count, same)
+    return ForcedAnswer(kept(index).digest(), (1.0 / count,) * count, (0.25,) * count, (0.125,) * count, same)
 
 
 def run_of(folder: Path, run: str, right: np.ndarray, answers: str, extra: Callable[[int], dict[str, object]]) -> None:
@@ -109,6 +110,7 @@ def test_a_device_that_holds_the_store_alone_reports_what_the_server_would(
     tokens = [value for index in range(len(ROWS)) for value in forced(index).kl_nats]
     assert (found.tokens.items, found.tokens.kl.items) == (len(ROWS), len(tokens))
     assert found.tokens.kl.mean_nats == pytest.approx(len(ROWS) / len(tokens))
+    assert found.tokens.mean_nats == pytest.approx(found.tokens.kl.mean_nats + 0.125)
     assert (found.tokens.kl.max_nats, found.tokens.kl_at_most.max_nats) == (1.0, 1.25)
     assert found.tokens.kl.p99_nats == pytest.approx(np.quantile(tokens, 0.99))
     assert found.tokens.replies.correct == len(ROWS) - len(range(0, len(ROWS), 10))
@@ -245,15 +247,20 @@ def test_a_store_of_2808_questions_takes_at_most_10_mb_whatever_is_answered(tmp_
 
     def longest(index: int) -> dict[str, object]:
         """Return an answer of 48 tokens that keeps all it may: numbers without any pattern, of a large vocabulary."""
-        named = np.concatenate([rng.choice(152_000, count, replace=False) for count in [6] * 16 + [7] * 32])
-        numbers = [float(str(np.float32(value))) for value in rng.uniform(-12, -1, ENTRIES)]
+        kept = [ENTRIES // 48 + (place < ENTRIES % 48) for place in range(48)]
+        named = np.concatenate([rng.choice(152_000, count + FEWEST_DRAWS, replace=False) for count in kept])
+        numbers = [float(str(np.float32(value))) for value in rng.uniform(-12, -1, ENTRIES + 48 * FEWEST_DRAWS)]
         rest = [
             [float(str(np.float32(value))) for value in rng.uniform(low, high, 48)] for low, high in ((0, 1), (3, 9))
         ]
+        parts = np.split(named, np.cumsum([count + FEWEST_DRAWS for count in kept])[:-1])
+        top = [int(token) for part in parts for token in part[:-FEWEST_DRAWS]]
+        others = [int(token) for part in parts for token in part[-FEWEST_DRAWS:]]
         return {
             "kept": KeptAnswer(
-                tuple(rng.integers(0, 152_000, 48).tolist()), (6,) * 16 + (7,) * 32, tuple(named.tolist()),
-                tuple(numbers), tuple(rest[0]), tuple(rest[1]),
+                tuple(rng.integers(0, 152_000, 48).tolist()),
+                tuple(kept), tuple(top), tuple(numbers[:ENTRIES]), tuple(rest[0]), tuple(rest[1]),
+                (FEWEST_DRAWS,) * 48, tuple(others), tuple(numbers[ENTRIES:]),
             ),
             "option_logprobs_nats": tuple(rng.uniform(-9, -1, 4)),
             "probabilities": tuple(rng.dirichlet(np.ones(4))),
