@@ -6,16 +6,25 @@ Computes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from .drift_report import Comparison, DriftReport
-from .report_sections import Findings, Table, html_table, markdown_table
+from .report_sections import Findings, Table, folded, html_table, markdown_table
 from .report_text import number, percent, points, rounded
+
+_LONG = 8
 
 
 def html_open(found: Findings) -> Iterator[str]:
-    """Yield the tables that have rows."""
+    """Yield the tables that have rows, long ones folded."""
     for table in open_tables(found.report):
-        yield from html_table(table)
+        if len(table.rows) > _LONG:
+            short = replace(table, rows=table.rows[:_LONG])
+            yield from html_table(short)
+            rest = replace(table, title=f"{table.title}, the others", says="", rows=table.rows[_LONG:])
+            yield from folded(f"{len(rest.rows)} more", html_table(rest))
+        else:
+            yield from html_table(table)
 
 
 def markdown_open(found: Findings) -> Iterator[str]:
@@ -71,7 +80,7 @@ def _not_competent(report: DriftReport) -> Table:
                 (name, f"{one.items:,}", percent(one.reference.value), *(
                     ("not run", "", known.missing) if known.missing
                     else (f"{percent(known.accuracy)} ({known.prior})",
-                          f"{points(known.lead)} [from {points(known.lead_lower)}]", "the lead is not above 0")
+                          f"{points(known.lead)} [from {points(known.lead_lower)}]", "its lower bound is not above 0")
                 ))
             )  # fmt: skip
     return Table(

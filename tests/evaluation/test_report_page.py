@@ -134,4 +134,4 @@ def test_on_paper_what_is_folded_is_open(browser: Any, page: Path) -> None:
     seen = "document.querySelector('details table').checkVisibility({contentVisibilityAuto: true})"
     assert not tab.evaluate(seen)
     tab.emulate_media(media="print")
-    assert tab.evaluate(seen)
+    tab.wait_for_function(seen)  # with the next frame
