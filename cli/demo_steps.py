@@ -20,7 +20,8 @@ from ..evaluation.predict import Asking, predict
 from ..evaluation.prediction import read_run
 from ..evaluation.prior import predict_prior
 from ..evaluation.prompting import messages_for
-from ..evaluation.report import write_report
+from ..evaluation.recompute import make_files
+from ..evaluation.report import write_files
 from ..export.export_bundle import export_bundle
 from ..export.libraries import require_libraries
 from ..export.parity import KL_LIMIT_NATS
@@ -76,7 +77,7 @@ class Chain:
         self.bundle, self.report_page = out / "bundle", out / "report" / "drift.html"
         self.gguf_missing = "" if importlib.util.find_spec("llama_cpp") else NO_LLAMA
         self.levels = ONNX_LEVELS if self.gguf_missing else (*GGUF_LEVELS, *ONNX_LEVELS)
-        require_libraries(self.levels, "peft", "accelerate", "scipy")
+        require_libraries(self.levels, "peft", "accelerate", "scipy", "matplotlib")
         self.steps: tuple[tuple[str, Callable[[], Iterator[str]]], ...] = (
             (f"Data: phantoms of {DOMAIN}, which the base model has never seen", self.make_data),
             ("Before: what the base model answers", self.ask_base),
@@ -210,8 +211,9 @@ class Chain:
 
     def judge(self) -> Iterator[str]:
         """Compare all runs with base plus adapter, write the report, fill in the checks."""
-        report = drift(self.runs, "adapter", on_event=self.on_event)
-        write_report(report, self.report_page.parent)
+        made = make_files(drift(self.runs, "adapter", on_event=self.on_event), self.runs, self.test_set)
+        write_files(made.files, self.report_page.parent)
+        report = made.report
         wide = max(len(row.overall.verdict) for row in report.rows)
         for row in report.rows:
             found = row.overall

@@ -9,9 +9,7 @@ from collections.abc import Iterator
 
 from .drift_figures import Abstention, AnswerDrift, Change, Share
 from .drift_report import DriftReport
-from .report_apart import apart_tables
 from .report_charts import reliability_chart
-from .report_rationales import rationale_tables
 from .report_sections import Findings, Table, figures, folded, html_table, markdown_table
 from .report_text import number, percent
 
@@ -46,7 +44,6 @@ def markdown_answers(found: Findings) -> Iterator[str]:
 
 def answer_tables(report: DriftReport) -> Iterator[Table]:
     """Yield the tables that have rows."""
-    yield from apart_tables(report)
     rows = tuple(_rows(report))
     if rows:
         yield Table(
@@ -58,7 +55,6 @@ def answer_tables(report: DriftReport) -> Iterator[Table]:
             _ANSWERS,
             rows,
         )
-    yield from rationale_tables(report)
     withheld = tuple(_withheld(report))
     if withheld:
         threshold = report.abstention.threshold if report.abstention else 0.0

@@ -6,31 +6,10 @@ Computes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .drift_report import Comparison, DriftReport
-from .report_sections import Findings, Table, folded, html_table, markdown_table
+from .report_sections import Table
 from .report_text import number, percent, points, rounded
-
-_LONG = 8
-
-
-def html_open(found: Findings) -> Iterator[str]:
-    """Yield the tables that have rows, long ones folded."""
-    for table in open_tables(found.report):
-        if len(table.rows) > _LONG:
-            short = replace(table, rows=table.rows[:_LONG])
-            yield from html_table(short)
-            rest = replace(table, title=f"{table.title}, the others", says="", rows=table.rows[_LONG:])
-            yield from folded(f"{len(rest.rows)} more", html_table(rest))
-        else:
-            yield from html_table(table)
-
-
-def markdown_open(found: Findings) -> Iterator[str]:
-    """Yield the tables that have rows."""
-    for table in open_tables(found.report):
-        yield from markdown_table(table)
 
 
 def open_tables(report: DriftReport) -> Iterator[Table]:

@@ -6,7 +6,7 @@ report_contents.py lists them; a new finding is a new row there. Tables are writ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 
 from .drift_report import DriftReport
@@ -14,6 +14,8 @@ from .report_charts import CLASSES
 from .report_text import MARKS
 from .robustness_report import Robustness
 from .verdict import Verdict
+
+_LONG = 8  # rows of a table that are shown before a reader asks for more
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,23 @@ def html_table(table: Table) -> Iterator[str]:
         )
         yield f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
     yield "</tbody></table></div></section>"
+
+
+def section_of_tables(anchor: str, title: str, tables: Callable[[DriftReport], Iterator[Table]]) -> Section:
+    """Return a section that is made of tables alone; on the page long ones are folded."""
+
+    def html(found: Findings) -> Iterator[str]:
+        for table in tables(found.report):
+            yield from html_table(replace(table, rows=table.rows[:_LONG]))
+            rest = replace(table, title=f"{table.title}, the others", says="", rows=table.rows[_LONG:])
+            if rest.rows:
+                yield from folded(f"{len(rest.rows)} more", html_table(rest))
+
+    def markdown(found: Findings) -> Iterator[str]:
+        for table in tables(found.report):
+            yield from markdown_table(table)
+
+    return Section(anchor, title, html, markdown)
 
 
 def scrolling_start(label: str, kind: str = "scroll") -> str:

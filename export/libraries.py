@@ -17,6 +17,7 @@ _EXTRA = {
     "peft": "train",
     "accelerate": "train",
     "scipy": "evaluate",
+    "matplotlib": "evaluate",
     "llama_cpp": "llama",
     "onnxruntime": "onnx",
     "gguf": "export",
