@@ -47,6 +47,7 @@ VERBS: tuple[Verb, ...] = (
     Verb("verify", "verify", "function", "Check every file of a bundle against its manifest."),
     Verb("run", "run", "function", "Ask a level of a bundle one question about an image."),
     Verb("evaluate", "evaluate", "function", "Predict a dataset with the levels of a bundle."),
+    Verb("judge", "judge", "function", "Ask a model of yours about the reasoning in runs; optional."),
     Verb("drift", "drift", "function", "Judge what quantisation did, or plan beforehand what can be judged."),
     Verb("devices", "devices", "app", "Look at the devices that can be planned for."),
     Verb("plan", "devices", "function", "Say what fits on a device, how fast, and the best level that does."),

@@ -21,6 +21,7 @@ from .comparison import Flags, compare, outcomes
 from .crossing import apart
 from .drift_report import Comparison, DriftReport, LevelDrift, Margins, NotRun, RunFacts, SmallCell, Unfinished
 from .flips import choose_flips
+from .judged_drift import judged_drift, judgements
 from .knowledge import knowledge
 from .plan_kept import lying_plan, plan_finding
 from .predict import GREY_SUFFIX
@@ -103,6 +104,7 @@ def drift(
         raise DriftError(f"{folder} holds nothing to compare with {reference!r}; evaluate more levels into it{also}")
     priors = _priors(runs, items, reference)
     probed = ProbeRuns.read(folder, runs)
+    judged = judgements(folder, runs)
     levels = []
     for done, name in enumerate(chosen):
         on_event(Event("drift", done, len(chosen), "levels", name))
@@ -111,6 +113,7 @@ def drift(
             dataclasses.replace(
                 found,
                 probes=probed.drift(reference, name),
+                judged=judged_drift(base, runs[name], judged),
                 abstention=probed.abstention(runs[name], runs, abstain_below),
             )
         )

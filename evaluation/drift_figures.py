@@ -204,3 +204,18 @@ class RationaleDrift:
     carried: Change
     parts: tuple[RationalePart, ...]
     words: Change
+
+
+@dataclass(frozen=True)
+class JudgedDrift:
+    """How reasoning changed to a judge, a model that was asked; apart from the rules, and no verdict hangs on it.
+
+    model: the judge's name. items: replies that it read in both runs. unread: of either run, where its answer was not
+    what was asked for. agreement: of its labels for the level, those that the rules give too. parts: as by rule.
+    """
+
+    model: str
+    items: int
+    unread: int
+    agreement: Share
+    parts: tuple[RationalePart, ...]

@@ -12,7 +12,17 @@ from typing import Literal
 
 from .. import InfimedError
 from ..runtime.files import canonical_json
-from .drift_figures import Abstention, AnswerDrift, Bootstrap, Competence, Divergence, ProbeDrift, RationaleDrift, Share
+from .drift_figures import (
+    Abstention,
+    AnswerDrift,
+    Bootstrap,
+    Competence,
+    Divergence,
+    JudgedDrift,
+    ProbeDrift,
+    RationaleDrift,
+    Share,
+)
 from .drift_views import Flip, Reliability
 from .jsonform import FormError, from_json, parse, to_json
 from .prediction import SubjectKind, require_sha256
@@ -156,7 +166,7 @@ class LevelDrift:
     facts: the level's run. reference: the run that it is held against. overall: over all items. cells: those with
     enough items. probes: how answers changed under each probe that both runs were asked with. abstention: what the
     level leaves unanswered. apart: single and cross-modal items, where there are any of the latter. rationales: how
-    reasoning changed, where any reply carries some.
+    reasoning changed, where any reply carries some. judged: the same to a judge, where one was asked.
     """
 
     facts: RunFacts
@@ -168,6 +178,7 @@ class LevelDrift:
     abstention: Abstention | None = None
     apart: tuple[Apart, ...] = ()
     rationales: RationaleDrift | None = None
+    judged: JudgedDrift | None = None
 
     @property
     def named_worse(self) -> tuple[Comparison, ...]:

@@ -6,7 +6,7 @@ that stops reasoning names nothing. Knows rows in one fixed order, no folder and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,17 +46,22 @@ def rationale_drift(
     either, groups = np.flatnonzero(carried[0] | carried[1]).tolist(), clusters[asked]
     told = [[run[index] for index in either] for run in runs]
     known = [reference[asked[index]].record for index in either]
-    parts = [
-        _part(name, NAMINGS, told, groups[either], [name in record for record in known], _of(name)) for name in ASPECTS
-    ]
-    parts.append(_part("follows", FOLLOWS, told, groups[either], [True] * len(either), _of("follows")))
     return RationaleDrift(
         items=len(asked),
         with_reasoning=len(either),
         carried=share_change(carried[0], carried[1], groups),
-        parts=tuple(part for part in parts if part is not None),
+        parts=reasoning_parts(told, known, groups[either]),
         words=_words(told, groups[either]),
     )
+
+
+def reasoning_parts(
+    told: Sequence[Read], records: Sequence[Mapping[str, str]], clusters: NDArray[np.str_]
+) -> tuple[RationalePart, ...]:
+    """Return what two runs' reasoning says, on the same items. told: of the reference and of the level."""
+    parts = [_part(name, NAMINGS, told, clusters, [name in one for one in records], _of(name)) for name in ASPECTS]
+    parts.append(_part("follows", FOLLOWS, told, clusters, [True] * len(records), _of("follows")))
+    return tuple(part for part in parts if part is not None)
 
 
 def _of(name: str) -> Callable[[Rationale | None], str]:
