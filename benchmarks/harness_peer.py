@@ -54,10 +54,19 @@ LIMIT_NATS = 1e-3
 """Largest difference of a sum of log-likelihoods over one option, float32 on both sides and other orders of sums."""
 PASS_ON = "{%- for message in messages %}{{- message.content }}{%- endfor %}"
 _RUN = """
-import json, sys
-import lm_eval
+import json, sys, time, lm_eval, torch
+from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 given = json.loads(sys.argv[1])
+score, spent = HFLM.loglikelihood, []
+def timed(self, *arguments, **more):
+    began = time.perf_counter(), time.process_time()
+    made = score(self, *arguments, **more)
+    spent.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    return made
+HFLM.loglikelihood = timed
+if given["threads"]:
+    torch.set_num_threads(given["threads"])
 manager = TaskManager(include_path=given["tasks"])
 made = lm_eval.simple_evaluate(
     model="hf", tasks=given["names"], task_manager=manager, num_fewshot=0, batch_size=1, log_samples=True,
@@ -76,7 +85,7 @@ rows = {
     for name, samples in made["samples"].items()
 }
 with open(given["out"], "w") as stream:
-    json.dump({"rows": rows, "version": lm_eval.__version__}, stream)
+    json.dump({"rows": rows, "version": lm_eval.__version__, "seconds": [sum(one) for one in zip(*spent)]}, stream)
 """
 
 
@@ -129,20 +138,8 @@ def harness_python() -> Path:
 def made_up(rows: int) -> list[Example]:
     """Return questions of no meaning in the shapes of the four sets, seeded."""
     random = np.random.default_rng(0)
-    words = [
-        "renal",
-        "acute",
-        "left",
-        "fever",
-        "biopsy",
-        "nodule",
-        "serum",
-        "dose",
-        "artery",
-        "chronic",
-        "node",
-        "lesion",
-    ]
+    words = ["renal", "acute", "left", "fever", "biopsy", "nodule", "serum", "dose", "artery", "chronic", "node",
+             "lesion"]  # fmt: skip
 
     def said(count: int) -> str:
         return " ".join(random.choice(words, count))
@@ -217,10 +214,16 @@ def _task(folder: Path, name: str, rows: Iterable[dict[str, Any]], settings: str
     (folder / f"{name}.yaml").write_text(settings + text, "utf-8")
 
 
-def run_harness(checkpoint: Path, work: Path, names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Return the harness's samples by task. SystemExit where it ends with an error."""
+def run_harness(
+    checkpoint: Path, work: Path, names: Sequence[str], threads: int | None = None
+) -> tuple[dict[str, list[dict[str, Any]]], tuple[float, float]]:
+    """Return the harness's samples by task, and how long it scored: seconds by the clock, and of the processors.
+
+    threads: of torch; its own choice by default. SystemExit where the harness ends with an error.
+    """
     out = work / "harness.json"
-    given = {"checkpoint": str(checkpoint), "tasks": str(work / "tasks"), "names": list(names), "out": str(out)}
+    given = {"checkpoint": str(checkpoint), "tasks": str(work / "tasks"), "names": list(names), "out": str(out),
+             "threads": threads}  # fmt: skip
     settings = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(work / "cache")}
     settings.pop("PYTHONPATH", None)
     done = subprocess.run(
@@ -228,8 +231,8 @@ def run_harness(checkpoint: Path, work: Path, names: Sequence[str]) -> dict[str,
     )
     if done.returncode:
         raise SystemExit(f"the harness failed:\n{done.stderr[-3000:]}")
-    rows: dict[str, list[dict[str, Any]]] = json.loads(out.read_text("utf-8"))["rows"]
-    return rows
+    found = json.loads(out.read_text("utf-8"))
+    return found["rows"], (float(found["seconds"][0]), float(found["seconds"][1]))
 
 
 def compared(task: str, samples: Sequence[dict[str, Any]], ours: Sequence[Item]) -> Agreement:
@@ -347,7 +350,7 @@ def run(folders: Sequence[Path], rows: int) -> list[Agreement]:
         prompts = {row.id: prompter.render(messages_for(row, ())) for row in data.examples}
         asked = {row.id: row for row in data.examples}
         names = write_tasks(work / "tasks", library, data.examples, prompts)
-        samples = run_harness(own, work, names)
+        samples, _ = run_harness(own, work, names)
         predict(engine, data, work / "runs", "checkpoint", subject=Subject("checkpoint", "checkpoint", "0" * 64, 1))
         mine = {row.example_id: row for row in read_run(work / "runs", "checkpoint").predictions}
         passing = torch_target(plain, 1).open()

@@ -18,6 +18,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "calibration_kl": ("--quick", "--images", "20", "--rows", "20", "--draws", "500", "--halves", "1"),
     "drift_error_rates": ("--small",),
     "drift_risks": ("--draws", "50"),
+    "evaluate_speed": ("--images", "3", "--levels", "gguf-f16", "gguf-q4_k_m", "--harness", "--text-rows", "3"),
     "export_scale": ("--small", "--steps", "merge,b,d", "--genai-layers", "0"),
     "extraction_agreement": (),
     "gptq_kl": ("--images", "20", "--rows", "12", "--texts", "6", "--draws", "200"),

@@ -172,11 +172,11 @@ def works_of(
     specs: Sequence[ProbeSpec],
     *,
     subject: Subject,
-    role: str,
-    asking: Asking,
-    grey: bool,
-    computed_by: Mapping[str, str | int | bool] | None,
-    plan: str,
+    role: str = "test",
+    asking: Asking = Asking(),
+    grey: bool = False,
+    computed_by: Mapping[str, str | int | bool] | None = None,
+    plan: str = "",
 ) -> tuple[list[Work], tuple[ProbeRecord, ...]]:
     """Return the runs that `predict_probes` makes, and what each probe makes of the dataset. Nothing is written."""
     examples = by_image(dataset.in_role(role))
@@ -304,11 +304,16 @@ def _ask_by_picture(works: Sequence[Work], engine: Engine, dataset: Dataset) -> 
                     example = rows.pop().example
                     began_s = time.perf_counter()
                     if images is None:
-                        images = tuple(ImagePart(_made(rgb, shown[1])) for rgb in dataset.images(example))
+                        images = made_images(dataset, example, shown[1])
                     row = ask(engine, example, messages_for(example, images), work.asking)
                     if work.journal:
                         work.journal.append(row, time.perf_counter() - began_s)
                     yield work.identity.run, row.correct
+
+
+def made_images(dataset: Dataset, example: Example, picture: Picture | None) -> tuple[ImagePart, ...]:
+    """Return what a row shows: its images, changed as its picture says."""
+    return tuple(ImagePart(_made(rgb, picture)) for rgb in dataset.images(example))
 
 
 def _made(rgb: NDArray[np.uint8], picture: Picture | None) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ template runs in jinja2's immutable sandbox. Knows no engine.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -33,6 +34,8 @@ PROMPT_FILES = (
 """What a folder must hold to make prompts; the last one may be missing, pixel rules where no image is taken."""
 
 
+_SIZED_IMAGES = 2
+"""How many images are kept at their final size; of the largest that a model takes some 40 MB each."""
 # Ends of a turn in Qwen's and Llama 3's templates, where the tokenizer has them and whatever else ends a text.
 _TURN_ENDS = ("<|im_end|>", "<|eot_id|>")
 # What a template may call by name, as transformers gives it.
@@ -100,6 +103,7 @@ class Prompter:
         self._tokenizer.no_padding()
         self.family = family
         self.pixel_rules = rules
+        self._sized: OrderedDict[tuple[str, PixelRules], NDArray[np.uint8]] = OrderedDict()
         self.template = template
         self._template = _compile(template)
         self.template_values = dict(template_values)
@@ -230,7 +234,7 @@ class Prompter:
         pictures = [part for message in messages for part in message.parts if isinstance(part, ImagePart)]
         if len(pieces) != len(pictures) + 1:
             raise PromptError(f"the chat template placed {len(pieces) - 1} of {len(pictures)} images")
-        prepared = [(picture, resize(picture.rgb, self.rules)) for picture in pictures]
+        prepared = [(picture, self._resized(picture)) for picture in pictures]
         text = pieces[0]
         for (_, rgb), piece in zip(prepared, pieces[1:], strict=True):
             text += self.family.image_token * grid_of(rgb, self.rules).tokens(self.rules.merge_size) + piece
@@ -247,6 +251,16 @@ class Prompter:
         )
         cuts = {image.start + image.tokens for image in images} | self._ends(token_ids)
         return Prompt(token_ids, positions, next_position, tuple(images), tuple(sorted(cuts - {0, len(token_ids)})))
+
+    def _resized(self, picture: ImagePart) -> NDArray[np.uint8]:
+        """Return a picture at its final size; the latest ones are kept, for a picture is seldom asked about once."""
+        key = picture.key, self.rules
+        if key not in self._sized:
+            self._sized[key] = resize(picture.rgb, self.rules)
+        self._sized.move_to_end(key)
+        while len(self._sized) > _SIZED_IMAGES:
+            self._sized.popitem(last=False)
+        return self._sized[key]
 
     def _without_images(self, text: str) -> Prompt:
         """Return the prompt of a rendered text for a family that takes no images: every position counts tokens."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from infimed.runtime.families import UnsupportedFamily
 from infimed.runtime.messages import ImagePart, Message, TextPart, assistant, user
+from infimed.runtime.preprocessing import resize
 from infimed.runtime.prompt import Prompter, PromptError
 
 pytest.importorskip("torch")
@@ -43,6 +45,26 @@ def test_the_prompt_is_cut_after_each_image_and_each_finished_message(prompter: 
     ends = [int(i) + 1 for i in np.flatnonzero(prompt.token_ids == end)]
     cut = prompt.images[0].start + prompt.images[0].tokens
     assert sorted([cut, *ends]) == list(prompt.boundaries)
+
+
+def test_a_picture_is_resized_once_for_its_questions_and_anew_under_other_rules(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompter, sizes = Prompter.open(checkpoint), []
+
+    def counted(rgb, rules):  # type: ignore[no-untyped-def]
+        sizes.append(rgb.shape)
+        return resize(rgb, rules)
+
+    monkeypatch.setattr("infimed.runtime.prompt.resize", counted)
+    pictures = [image(100, 130, value) for value in (1, 2, 3)]
+    first = prompter.prompt([user(*pictures, "Which?")])
+    assert len(sizes) == 3 and [int(one.rgb[0, 0, 0]) for one in first.images] == [1, 2, 3]
+    again = prompter.prompt([user(pictures[2], "Why?")])
+    assert len(sizes) == 3 and np.array_equal(again.images[0].rgb, first.images[2].rgb)
+    prompter.rules = replace(prompter.rules, max_pixels=56 * 56, min_pixels=28 * 28)
+    assert prompter.prompt([user(pictures[2], "Why?")]).images[0].tokens < again.images[0].tokens
+    assert len(sizes) == 4
 
 
 def test_text_with_a_control_token_is_refused(prompter: Prompter) -> None:
