@@ -20,9 +20,9 @@ h2{font-size:20px;margin:52px 0 6px;letter-spacing:-.01em;scroll-margin-top:12px
 h3{font-size:16px;margin:0;overflow-wrap:anywhere}
 p{margin:0 0 10px;max-width:72ch}
 .lead{color:var(--soft);margin-bottom:14px}
-.facts{display:flex;flex-wrap:wrap;gap:14px 30px;margin:24px 0 22px}
+.facts{display:flex;flex-wrap:wrap;gap:14px 25px;margin:24px 0 22px}
 .facts div{display:flex;flex-direction:column}
-.facts dd{margin:0;font-weight:650;font-size:19px;line-height:1.25;font-variant-numeric:tabular-nums;
+.facts dd{margin:0;font-weight:650;font-size:18px;line-height:1.25;font-variant-numeric:tabular-nums;
 overflow-wrap:anywhere}
 .facts dt{font-size:13px;color:var(--soft);order:2}
 .note{border-left:3px solid var(--accent);padding:2px 0 2px 14px;color:var(--soft);font-size:13.5px}
