@@ -41,9 +41,9 @@ from infimed.evaluation.example import Example, TextRef
 from infimed.evaluation.predict import predict
 from infimed.evaluation.prediction import Subject, read_run
 from infimed.evaluation.prompting import messages_for
-from infimed.evaluation.scoring import option_values
 from infimed.runtime.distance import log_softmax
 from infimed.runtime.engine import Engine
+from infimed.runtime.likelihood import option_values
 from infimed.runtime.messages import Message, TextPart
 from infimed.runtime.prompt import Prompter
 from infimed.training.targets import torch_target

@@ -212,8 +212,8 @@ def _plan(
     from ..evaluation.dataset import Dataset
     from ..evaluation.plan import make_plan
     from ..evaluation.plan_text import plan_lines
-    from ..evaluation.scoring import likelihood_of
     from ..runtime.files import write_bytes
+    from ..runtime.likelihood import likelihood_of
 
     if out.exists():
         raise InfimedError(f"{out} exists; a plan is not written over: name another file with --out")

@@ -96,16 +96,18 @@ def evaluate(
     from dataclasses import replace
 
     from ..evaluation.dataset import Dataset
+    from ..evaluation.jsonform import to_json
     from ..evaluation.merge_shards import merge_shards
+    from ..evaluation.open_figures import text_figures
     from ..evaluation.plan_kept import adopt
     from ..evaluation.predict import Asking
     from ..evaluation.predict_probes import coverage_text, predict_probes
     from ..evaluation.prediction import read_run
     from ..evaluation.prior import predict_prior
     from ..evaluation.probes import parse_probes
-    from ..evaluation.scoring import likelihood_of
     from ..evaluation.shards import Shard, ShardError
     from ..runtime.image_store import SharedImages
+    from ..runtime.likelihood import likelihood_of
 
     if out.exists() and not out.is_dir():
         raise InfimedError(f"{out} is a file; name a folder for the runs with --out")
@@ -161,14 +163,21 @@ def evaluate(
         right = sum(row.correct for row in run.predictions)
         measured = _accuracy(run.predictions)
         interval = (measured.lower, measured.upper) if measured else None
+        text = text_figures(run.predictions) if measured else None
         told.append({"run": name, "dataset": run.meta.identity.dataset, "items": run.meta.items, "correct": right,
                      "accuracy": measured.value if measured else None, "accuracy_interval_95": interval,
-                     "items_per_second": run.items_per_second,
+                     "open_answers": to_json(text) if text else None, "items_per_second": run.items_per_second,
                      "file": str(folder / f"{name}.jsonl")})  # fmt: skip
         if not as_json:
             share = f" ({measured.value:.1%} [{measured.lower:.1%}, {measured.upper:.1%}])" if measured else ""
             speed = f", {run.items_per_second:.1f} questions/s" if run.items_per_second else ""
             typer.echo(f"{name:24} {right:,} of {run.meta.items:,} right{share}{speed}")
+            if text:
+                f1, bleu, rouge = (
+                    f"{one.value:.3f} [{one.lower:.3f}, {one.upper:.3f}]" for one in (text.f1, text.bleu1, text.rouge_l)
+                )
+                exact = f"{text.exact.value:.1%} [{text.exact.lower:.1%}, {text.exact.upper:.1%}]"
+                typer.echo(f"  open answers ({text.items:,}): F1 {f1}, exact {exact}, BLEU-1 {bleu}, ROUGE-L {rouge}")
     if as_json:
         typer.echo(json.dumps(told, indent=2))
 

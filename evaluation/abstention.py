@@ -6,7 +6,6 @@ it cannot tell. Unanswerable rows are those of probes without the right picture.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,26 +13,23 @@ import numpy as np
 from .comparison import share
 from .drift_figures import Abstention
 from .prediction import Prediction
-from .scoring import normalise
-
-_WORDS = re.compile(
-    r"\b(?:can ?not|can t|could not|couldn t|unable to|impossible to)\s+(?:be\s+)?"
-    r"(?:tell|say|answer|answered|determine|determined|see|assess|assessed|judge|judged)\b"
-    r"|\b(?:not|no) (?:enough|sufficient) information\b|\binsufficient information\b|\bunanswerable\b"
-    r"|\bi (?:do not|don t) know\b|\b(?:no|without) image\b"
-)
+from .reply_text import readable
+from .silence import declines
 
 
 def says_it_cannot_tell(reply: str) -> bool:
     """Return whether a reply says that it cannot answer. By fixed rules; an empty or INVALID reply does not say so."""
-    return bool(_WORDS.search(normalise(reply.replace("\u2019", " ").replace("'", " "))))
+    return declines(readable(reply).plain) > 0
 
 
 def abstains(row: Prediction, threshold: float) -> bool:
-    """Return whether a row abstains. threshold: of the largest option probability, 0..1."""
+    """Return whether a row abstains; a disclaimer beside an answer does not.
+
+    threshold: of the largest option probability, 0..1.
+    """
     if row.options and row.probabilities:
         return max(row.probabilities) < threshold or says_it_cannot_tell(row.choice or "")
-    return says_it_cannot_tell(row.generated or "")
+    return row.extracted is None and says_it_cannot_tell(row.generated or "")
 
 
 def abstention(

@@ -1,5 +1,5 @@
-"""What changed in the answers themselves: top-1 agreement, INVALID replies, calibration, and the reference's replies
-token by token; on the same rows of two runs.
+"""What changed in the answers themselves: top-1 agreement, INVALID replies, calibration, the words of
+open answers, and the reference's replies token by token; on the same rows of two runs.
 
 Of all items, of a cell, or of a probe's rows. Knows rows in one fixed order, no folder and no verdict.
 """
@@ -15,6 +15,7 @@ from .bounds import lower_bound, paired_clusters, upper_bound
 from .comparison import divergence_of, share
 from .confidence import CONFIDENCE, calibration
 from .drift_figures import AnswerDrift, Change, TokenDrift
+from .open_figures import text_drift
 from .prediction import Prediction
 
 
@@ -30,6 +31,7 @@ def answer_drift(
         invalid=_invalid(reference, level, clusters),
         calibration=calibration(reference, level, clusters),
         tokens=_tokens(reference, level, clusters),
+        text=text_drift(reference, level, clusters),
     )
 
 

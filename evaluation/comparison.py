@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.likelihood import Likelihood, log_shares, option_values
 from .bootstrap import paired_bootstrap
 from .bounds import PairedClusters, from_counts, hidden_loss, lower_bound, p_below, paired_clusters, upper_bound
 from .drift_figures import Competence, Divergence, Share
 from .drift_report import Comparison
 from .intervals import mcnemar_exact, special, tango_bound, wilson
 from .prediction import Prediction
-from .scoring import Likelihood, log_shares, normalise, option_values
+from .scoring import normalise
 from .settle import items_to_settle
 from .verdict import ALPHA, ALPHA_PASS_COMPETENCE, NOT_ENOUGH, VERDICTS, better_prior, verdict_codes
 

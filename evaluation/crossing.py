@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ..runtime.likelihood import Likelihood
 from .comparison import Flags, compare
 from .drift_report import Apart, ItemKind
 from .prediction import Prediction
-from .scoring import Likelihood
 
 CROSS_MODAL: ItemKind = "cross-modal"
 SINGLE: ItemKind = "single"

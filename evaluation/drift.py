@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .. import InfimedError, __version__
 from ..runtime.events import Event, OnEvent, ignore
+from ..runtime.likelihood import LIKELIHOODS, Likelihood, likelihood_of
 from .answer_drift import answer_drift
 from .comparison import Flags, compare, outcomes
 from .crossing import apart
@@ -38,7 +39,6 @@ from .prior import PRIOR
 from .probe_drift import ProbeRuns
 from .rationale_drift import rationale_drift
 from .reliability import reliability
-from .scoring import LIKELIHOODS, Likelihood, likelihood_of
 from .verdict import ALPHA, holm
 
 CHECKPOINT, ADAPTER = "checkpoint", "adapter"

@@ -107,11 +107,28 @@ class TokenDrift:
 
 
 @dataclass(frozen=True)
+class TextDrift:
+    """How the words of answers to open questions changed: means 0..1, better where larger.
+
+    items: open questions. clusters: patients or groups among them. f1: over their words, the primary figure. exact:
+    share of exact matches. bleu1: BLEU of single words. rouge_l: F1 of the longest common subsequence of words. An
+    INVALID reply is worth 0 in all.
+    """
+
+    items: int
+    clusters: int
+    f1: Change
+    exact: Change
+    bleu1: Change
+    rouge_l: Change
+
+
+@dataclass(frozen=True)
 class AnswerDrift:
     """What changed in the answers themselves. top1: items with options whose likeliest option is the same.
 
     invalid: replies that name no answer, where both runs generated one. calibration: of the items with options. tokens:
-    where the level was given the reference's replies. Null where nothing is there to measure.
+    where the level was given the reference's replies. text: of open questions. Null where nothing is there to measure.
     """
 
     items: int
@@ -119,6 +136,7 @@ class AnswerDrift:
     invalid: Change | None
     calibration: Calibration | None
     tokens: TokenDrift | None = None
+    text: TextDrift | None = None
 
 
 @dataclass(frozen=True)

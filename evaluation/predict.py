@@ -17,6 +17,7 @@ import numpy as np
 from .. import InfimedError
 from ..runtime.engine import Engine, Sampling
 from ..runtime.events import Event, OnEvent, ignore
+from ..runtime.likelihood import Likelihood, log_shares, option_values
 from ..runtime.messages import ImagePart, Message
 from .answer_tokens import AnswerRule
 from .dataset import Dataset
@@ -24,7 +25,7 @@ from .example import Content, Example
 from .journal import Journal
 from .prediction import Identity, ImageKind, Prediction, RunMeta, Subject
 from .prompting import messages_for
-from .scoring import Likelihood, log_shares, option_values, score_choice, score_reply
+from .scoring import score_choice, score_reply
 
 GREY = 128
 GREY_SUFFIX = ".grey"

@@ -25,7 +25,7 @@ from .record import record_of
 SCHEMA = "infimed.predictions/1"
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+\-]{0,127}")  # + as in a level's name: gguf-q4_k_m+imatrix
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ASKED_FOR = frozenset({"kept", "forced"})  # fields that stand in a row only where they were asked for
+_WHERE_KNOWN = frozenset({"kept", "forced", "aliases"})  # fields that stand in a row only where there is something
 _DECIMALS = 9  # log-likelihoods come from float32 logits: what lies below is noise
 
 ImageKind = Literal["own", "grey", "none"]
@@ -56,6 +56,7 @@ class Prediction:
     kept: of a reference that keeps its answers, its reply token by token; forced: of a level, how far it lies from the
     reference's at each token.
     record: what is known of the item beside its key, by "modality", "organ", "side": what reasoning is held against.
+    aliases: other right answers of an open question.
     """
 
     example_id: str
@@ -79,6 +80,7 @@ class Prediction:
     kept: KeptAnswer | None = None
     forced: ForcedAnswer | None = None
     record: Mapping[str, str] = field(default_factory=dict, hash=False)
+    aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         fault = _fault(self)
@@ -129,6 +131,7 @@ class Prediction:
             kept=kept,
             forced=forced,
             record=record_of(example),
+            aliases=example.aliases,
         )
 
     def to_line(self) -> bytes:
@@ -139,7 +142,7 @@ class Prediction:
             probabilities=tuple(round(value, _DECIMALS) for value in self.probabilities),
             score=round(self.score, _DECIMALS),
         )
-        value = {name: item for name, item in to_json(rounded).items() if name not in _ASKED_FOR or item is not None}
+        value = {name: item for name, item in to_json(rounded).items() if name not in _WHERE_KNOWN or item}
         return (json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 

@@ -55,6 +55,16 @@ def answer_tables(report: DriftReport) -> Iterator[Table]:
             _ANSWERS,
             rows,
         )
+    told = tuple(_open(report))
+    if told:
+        yield Table(
+            "How the open answers changed",
+            "Level minus reference, with 95 % intervals by cluster; each is better where larger. Token F1 is "
+            "the primary figure. An INVALID reply is worth nothing. Only the exact match is judged, as accuracy.",
+            ("level", "on", "open questions", "token F1, points", "exact match, points", "BLEU-1, points",
+             "ROUGE-L, points"),
+            told,
+        )  # fmt: skip
     withheld = tuple(_withheld(report))
     if withheld:
         threshold = report.abstention.threshold if report.abstention else 0.0
@@ -88,6 +98,17 @@ def _figures(found: AnswerDrift) -> tuple[str, ...]:
             else ("",) * 4
         ),
     )
+
+
+def _open(report: DriftReport) -> Iterator[tuple[str, ...]]:
+    for row in report.rows:
+        for where, found in (
+            ("all questions", row.overall.answers),
+            *((f"probe {probe.probe}", probe.answers) for probe in row.probes),
+        ):
+            if found and (text := found.text):
+                changes = (text.f1, text.exact, text.bleu1, text.rouge_l)
+                yield (row.facts.run, where, f"{text.items:,}", *(_change(one, 100) for one in changes))
 
 
 def _withheld(report: DriftReport) -> Iterator[tuple[str, ...]]:

@@ -10,16 +10,10 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .. import InfimedError
 from .extraction import Extraction, extract
 from .reply_text import NUMBERS, SIGN
 
-Likelihood = Literal["per token", "raw sum", "per character"]
 ARTICLES = frozenset({"a", "an", "the"})
 # A slash, hyphen or point stays where it stands between two characters of one token: "3.5", "t2-weighted", "and/or".
 _OUTER = re.compile(r"(?<!\w)[/.\-]|[/.\-](?!\w)")
@@ -100,43 +94,6 @@ class Score:
     def invalid(self) -> bool:
         """Whether the reply names no answer."""
         return self.extraction.answer is None
-
-
-LIKELIHOODS: tuple[Likelihood, ...] = get_args(Likelihood)
-
-
-class ScoringError(InfimedError):
-    """A way of scoring that does not exist."""
-
-
-def likelihood_of(name: str) -> Likelihood:
-    """Return the normalisation of this name. Raises ScoringError with the names that there are."""
-    for likelihood in LIKELIHOODS:
-        if name == likelihood:
-            return likelihood
-    raise ScoringError(f"options are compared {', '.join(map(repr, LIKELIHOODS))}, not {name!r}")
-
-
-def option_values(
-    logprobs_nats: Sequence[float], tokens: Sequence[int], options: Sequence[str], likelihood: Likelihood = "per token"
-) -> NDArray[np.float64]:
-    """Return one value per option in nats; the likeliest is the choice.
-
-    logprobs_nats: summed over an option's tokens; tokens: their number. "per token" divides by it, "per character" by
-    the characters of the option's text (lm-evaluation-harness: acc_norm), "raw sum" by nothing (its acc).
-    """
-    values = np.array(logprobs_nats, dtype=np.float64)
-    if likelihood == "per token":
-        return np.asarray(values / np.maximum(np.array(tokens), 1))
-    if likelihood == "per character":
-        return np.asarray(values / np.maximum(np.array([len(option) for option in options]), 1))
-    return values
-
-
-def log_shares(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the logarithm of the softmax of option values, in nats."""
-    shifted = values - values.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()))
 
 
 def score_choice(choice: str, answer: str) -> bool:

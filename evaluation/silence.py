@@ -21,6 +21,7 @@ _CANNOT_TELL = re.compile(
     r"|\b(?:can|could)\s+(?:neither|not)\s+be\s+(?:\w+ly\s+)?(?:determined|assessed|evaluated|confirmed|established|decided|answered)\b"
     r"|\b(?:can\s+not|could\s+not|unable\s+to|not\s+able\s+to)\s+(?:\w+ly\s+)?(?:measure|estimate|quantify|count|assess|evaluate|establish)\b"
     r"|\b(?:insufficient|not\s+enough|more)\s+(?:information|data|images?|views?|context)\b|\bindeterminate\b|\binconclusive\b"
+    r"|\bunanswerable\b|\b(?:no|without(?:\s+(?:an|the))?)\s+image(?=\s*(?:$|[.,;]|(?:is|was|to|here)\b))"
     r"|\b(?:am|is|are)\s+(?:not\s+(?:sure|certain)|unsure|uncertain|undecided)\b|\bdepends\s+on\b"
     r"|\bany\s+of\s+(?:these|them|the\s+above)\b|\beither\s+(?:one|of\s+(?:these|them|the\s+two))\b",
     re.IGNORECASE,

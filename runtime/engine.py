@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import InfimedError
+from .likelihood import Likelihood, log_shares, option_values
 from .messages import Message
-
-Normalisation = Literal["token", "sum"]
 
 
 @dataclass(frozen=True)
@@ -40,21 +39,20 @@ class Scores:
     prompt_tokens: int
     reused_tokens: int
 
-    def values(self, normalisation: Normalisation = "token") -> NDArray[np.float64]:
-        """Return one score per option in nats: per token (the default) or summed."""
-        return np.array(
-            [o.logprob_nats / max(o.tokens, 1) if normalisation == "token" else o.logprob_nats for o in self.options]
-        )
+    def values(self, likelihood: Likelihood = "per token") -> NDArray[np.float64]:
+        """Return one value per option in nats, as `likelihood.option_values` has it."""
+        return option_values(
+            [one.logprob_nats for one in self.options], [one.tokens for one in self.options],
+            [one.option for one in self.options], likelihood,
+        )  # fmt: skip
 
-    def probabilities(self, normalisation: Normalisation = "token") -> NDArray[np.float64]:
-        """Return the softmax over the options' scores; it sums to 1."""
-        values = self.values(normalisation)
-        weights = np.exp(values - values.max())
-        return np.asarray(weights / weights.sum())
+    def probabilities(self, likelihood: Likelihood = "per token") -> NDArray[np.float64]:
+        """Return the softmax over the options' values; it sums to 1."""
+        return np.asarray(np.exp(log_shares(self.values(likelihood))))
 
-    def choice(self, normalisation: Normalisation = "token") -> str:
+    def choice(self, likelihood: Likelihood = "per token") -> str:
         """Return the likeliest option; the first of equals."""
-        return self.options[int(self.values(normalisation).argmax())].option
+        return self.options[int(self.values(likelihood).argmax())].option
 
 
 class RequestError(InfimedError):

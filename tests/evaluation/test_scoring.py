@@ -6,18 +6,14 @@ import numpy as np
 import pytest
 
 from infimed.evaluation.scoring import (
-    LIKELIHOODS,
-    ScoringError,
     best_overlap,
     exact_match,
-    likelihood_of,
-    log_shares,
     normalise,
-    option_values,
     score_choice,
     score_reply,
     token_overlap,
 )
+from infimed.runtime.likelihood import LIKELIHOODS, LikelihoodError, likelihood_of, log_shares, option_values
 
 
 @pytest.mark.parametrize(
@@ -127,7 +123,7 @@ def test_the_three_normalisations_choose_by_token_by_sum_and_by_character() -> N
 
 def test_an_unknown_normalisation_is_refused_with_the_names_that_there_are() -> None:
     assert [likelihood_of(name) for name in LIKELIHOODS] == list(LIKELIHOODS)
-    with pytest.raises(ScoringError, match="'per token', 'raw sum', 'per character', not 'mean'"):
+    with pytest.raises(LikelihoodError, match="'per token', 'raw sum', 'per character', not 'mean'"):
         likelihood_of("mean")
 
 

@@ -84,6 +84,6 @@ def test_a_stop_string_ends_the_reply_and_its_beginning_is_held_back() -> None:
 
 def test_option_scores_are_normalised_by_their_tokens() -> None:
     scores = Scores((OptionScore("a", -3.0, 3), OptionScore("b", -2.0, 1)), 10, 0)
-    assert scores.choice("token") == "a" and scores.choice("sum") == "b"
+    assert scores.choice() == "a" and scores.choice("raw sum") == "b"
     assert np.isclose(scores.probabilities().sum(), 1.0)
     assert np.isclose(scores.probabilities()[0], 1 / (1 + np.exp(-1)))
