@@ -15,10 +15,12 @@ from infimed.evaluation.extraction import extract
 FOLDER = DEVELOPMENT.parent
 BLIND = FOLDER / "replies_blind.jsonl"
 BLIND2 = FOLDER / "replies_blind2.jsonl"
+REAL = FOLDER / "replies_real.jsonl"
 FROZEN = {
     DEVELOPMENT: "82de7505bdb9f2b122d3565db7a94f73acc5b96550366d225bd10721e0103eaa",
     BLIND: "55736d1ea152c316db255c1b5f0f083eedc1fa1d014392ef433d5a5a0e6c8118",
     BLIND2: "39a639c805b715c7fb2575e949acd8ae682956d87a61c1868b169dc5a1272dc8",
+    REAL: "e5013a4a472e1a89b8acb0b7ba59f97433c6208524188aa6eafa4183ba770ed0",
 }
 # A side told by two frames at once, and what stands for an answer by medicine or by another form of the word: INVALID.
 MISSED = {"r105", "r193", "t036", "t104", "t106", "t126", "t150"}
