@@ -18,9 +18,10 @@ probability in T, known to the level,
     KL(p|T || q|T) = -H - sum over T of p|T log q|T  <=  -H + log(q_T / q_low),
 
 so the divergence is at most K + p_T (log q_T - log q_low - H). Both ends are kept. Where the reference is diffuse they
-lie far apart, so it also draws some tokens of T by p|T and keeps their log-probabilities: p_T times the mean of
-log(p|T / q|T) over them has the expectation p_T KL(p|T || q|T), whatever q is, and K plus it that of the divergence. At
-a single token it is noise and can be below zero; its mean over many tokens is the estimate to read.
+lie far apart, so it also draws some tokens of T by p|T and keeps their log-probabilities. With r = q|T / p|T, p_T times
+the mean of r - 1 - log r over them has the expectation p_T KL(p|T || q|T), for that of r is 1, and no term is below
+zero; K plus it estimates the divergence. Without r - 1 the estimate would be as unbiased and far noisier where q is
+near p (Schulman, Approximating KL divergence, 2020). At a single token it is rough; its mean over many is what to read.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ class ForcedAnswer:
 
     of: the digest of the reference's answer. kl_nats: KL(reference || level) as measured, never above the whole rows';
     missed_nats: what the whole rows' can be above it at most; drawn_nats: what it is above it by the drawn tokens,
-    right on average and noise at one token. same: whether the level's likeliest token is the reference's; where all
+    right on average and rough at one token. same: whether the level's likeliest token is the reference's; where all
     are, the level's own greedy reply is the reference's, token for token.
     """
 
@@ -307,11 +308,12 @@ def divergence(place: Place, level: TokenLogprobs) -> tuple[float, float, float]
     kl += tail * (math.log(tail) - level_tail)
     missed = tail * max(0.0, level_tail - lowest - place.tail_entropy_nats)
     by_token = dict(zip(place.named[count:], drawn_level.tolist(), strict=True))
-    ratios = [
-        (own - math.log(place.tail)) - (by_token[token] - level_tail)
+    logs_of_ratio = np.array([
+        (by_token[token] - level_tail) - (own - math.log(place.tail))
         for token, own in zip(place.drawn_ids, place.drawn_logprobs_nats.tolist(), strict=True)
-    ]
-    return max(0.0, kl), missed, tail * float(np.mean(ratios)) if ratios else 0.0
+    ])  # fmt: skip
+    terms = np.expm1(logs_of_ratio) - logs_of_ratio
+    return max(0.0, kl), missed, tail * float(np.maximum(terms, 0.0).mean()) if terms.size else 0.0
 
 
 def _float32(value: float) -> float:
