@@ -15,17 +15,21 @@ from infimed.evaluation.extraction import extract
 FOLDER = DEVELOPMENT.parent
 BLIND = FOLDER / "replies_blind.jsonl"
 BLIND2 = FOLDER / "replies_blind2.jsonl"
+BLIND3 = FOLDER / "replies_blind3.jsonl"
 REAL = FOLDER / "replies_real.jsonl"
 FROZEN = {
     DEVELOPMENT: "82de7505bdb9f2b122d3565db7a94f73acc5b96550366d225bd10721e0103eaa",
     BLIND: "55736d1ea152c316db255c1b5f0f083eedc1fa1d014392ef433d5a5a0e6c8118",
     BLIND2: "39a639c805b715c7fb2575e949acd8ae682956d87a61c1868b169dc5a1272dc8",
+    BLIND3: "a8e968dbdfcf10a084c97af57c85b58766b54c3804cf55a1181490c1542c9bdc",
     REAL: "e5013a4a472e1a89b8acb0b7ba59f97433c6208524188aa6eafa4183ba770ed0",
 }
 # A side told by two frames at once, and what stands for an answer by medicine or by another form of the word: INVALID.
 MISSED = {"r105", "r193", "t036", "t104", "t106", "t126", "t150"}
 # "lower left" of a caption that answers another question: the rules read its side.
 GUESSED = {"u012", "u025"}
+# Of the file that no rule was changed for: read otherwise than by the reader, or where the reader found no answer.
+GUESSED_UNSEEN = {"u021", "u129", "u165", "u218"}
 PIECES = (
     "A", "B", "C", "(D)", "pneumonia", "effusion", "yes", "no", "not", "is", "the answer is", "\\boxed{", "}",
     "<answer>", "</answer>", "{", '"answer":', ",", ".", ":", "?", "\n", "or", "and", "wait", "\u4e0d\u662f",
@@ -54,6 +58,13 @@ def test_real_replies_of_small_and_damaged_models_are_read_but_for_two() -> None
     assert {row.id for row in rows if row.outcome != "agreed"} == GUESSED
 
 
+def test_replies_that_no_rule_was_changed_for_are_read_as_they_were_at_the_first_run() -> None:
+    rows = list(judged(BLIND3))
+    assert len(rows) == 220
+    assert {row.id for row in rows if row.outcome == "guessed"} <= GUESSED_UNSEEN
+    assert sum(row.outcome == "agreed" for row in rows) >= 207
+
+
 def test_no_reply_without_an_answer_is_given_one_whatever_order_the_options_have() -> None:
     import json
 
@@ -65,7 +76,7 @@ def test_no_reply_without_an_answer_is_given_one_whatever_order_the_options_have
                 # the letters now stand for other options: what is no answer for one order is none for another, but for
                 # a reply whose letter and text come to agree
                 found = extract(row["reply"], answer_type="choice", options=options, question=row["question"])
-                assert found.answer is None or row["id"] in {"r138", *GUESSED}, (row["id"], turn)
+                assert found.answer is None or row["id"] in {"r138", *GUESSED, *GUESSED_UNSEEN}, (row["id"], turn)
 
 
 def test_any_text_is_read_without_an_error_and_alike_twice() -> None:
