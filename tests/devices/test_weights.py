@@ -73,7 +73,7 @@ GGUF_NAMES = [row.name for row in LEVELS if row.format == "gguf" and row.name !=
     ("tied", "names"),
     [
         (True, GGUF_NAMES),
-        (False, [*GGUF_NAMES, "gguf-q4_0+imatrix", "gguf-q8_0+vision-q8_0"]),
+        pytest.param(False, [*GGUF_NAMES, "gguf-q4_0+imatrix", "gguf-q8_0+vision-q8_0"], marks=pytest.mark.full),
         pytest.param(False, [SLOW], marks=pytest.mark.full),
     ],
 )

@@ -41,6 +41,9 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return build_bundle(checkpoint, tmp_path_factory.mktemp("mixed") / "bundle", levels)
 
 
+LEVELS_OF_ONNX = ("onnx-int4", "tensorrt-int4")
+
+
 @functools.cache
 def text_bundle(folder: Path) -> Bundle:
     checkpoint = build_text_checkpoint(folder / "checkpoint", "llama", dtype="bfloat16")
@@ -149,7 +152,8 @@ def test_without_torch_the_graph_is_not_run_and_the_rest_is(
 
 
 @pytest.mark.parametrize(
-    ("level", "library"), [("gguf-q8_0", "gguf"), ("onnx-int4", "onnx"), ("tensorrt-int4", "onnx")]
+    ("level", "library"),
+    [("gguf-q8_0", "gguf"), *(pytest.param(name, "onnx", marks=pytest.mark.full) for name in LEVELS_OF_ONNX)],
 )
 def test_without_the_library_that_reads_weights_only_prompts_and_drift_are_left(
     mixed: Bundle, level: str, library: str, monkeypatch: pytest.MonkeyPatch
@@ -179,7 +183,7 @@ def test_a_sample_without_an_image_says_nothing_of_the_tower(mixed: Bundle) -> N
 
 
 @pytest.mark.parametrize(
-    "level", ["gguf-q8_0", *(pytest.param(name, marks=pytest.mark.full) for name in ("onnx-int4", "tensorrt-int4"))]
+    "level", ["gguf-q8_0", *(pytest.param(name, marks=pytest.mark.full) for name in LEVELS_OF_ONNX)]
 )
 def test_a_model_without_a_tower_says_so_in_the_place_of_a_verdict(
     tmp_path_factory: pytest.TempPathFactory, level: str

@@ -56,6 +56,7 @@ def test_the_tower_equals_the_whole_trace(config, layers, full):
     assert made.SerializeToString(deterministic=True) == whole.SerializeToString(deterministic=True)
 
 
+@pytest.mark.full
 def test_a_graph_whose_layers_cannot_be_told_apart_is_refused(config):
     numbers = replace(DecoderNumbers.of(config), layers=3)
     traced = onnx_decoder.trace_whole(numbers)

@@ -16,7 +16,7 @@ from infimed.runtime.publish import PublishError
 
 from ..models import build_random_checkpoint
 
-FEW = ("gguf-f16", "gguf-q4_k_m", "gguf-iq4_xs", "onnx-int4", "gguf-q4_k_m+vision-q8_0")
+FEW = ("gguf-f16", "gguf-q4_k_m", "gguf-iq4_xs", "gguf-q4_k_m+vision-q8_0")
 EVERY = (
     *(row.name for row in LEVELS if not row.calibrated),
     "gguf-q4_k_m+vision-q8_0",

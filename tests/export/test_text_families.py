@@ -57,7 +57,7 @@ LAYOUTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=TEXT_FAMILIES)
+@pytest.fixture(scope="module", params=["llama", pytest.param("qwen2", marks=pytest.mark.full)])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_text_checkpoint(tmp_path_factory.mktemp("text") / "checkpoint", request.param, dtype="bfloat16")
 
