@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .dataset import Dataset, image_ref, write_dataset
-from .example import JSON, Example, ImageRef, Role, TextRef
+from .example import JSON, Content, Example, ImageRef, Role, TextRef
 from .phantom_images import KINDS, Kind, Phantom, PhantomError, generator, kinds_named, phantom
 from .phantom_pairs import TASK as CHANGE
 from .phantom_pairs import Case, change_case
@@ -64,9 +64,21 @@ def example_of(one: Phantom, question: Question, number: int, ref: ImageRef, rol
         "wording": question.wording, "lesions": lesions, "side": one.side, "size": one.size, "half": one.half,
         "finding": one.kind.finding,
     }  # fmt: skip
+    return _asked(one, question, number, (ref,), attributes, role)
+
+
+def _asked(
+    one: Phantom | Case,
+    question: Question,
+    number: int,
+    shown: tuple[Content, ...],
+    attributes: Mapping[str, JSON],
+    role: Role,
+) -> Example:
+    """Return question `number` about what is shown before it; the group is the phantom or the case."""
     return Example(
         id=f"{one.id}-{number:02d}",
-        content=(ref, TextRef(question.text)),
+        content=(*shown, TextRef(question.text)),
         answer=question.answer,
         options=question.options,
         answer_type=question.answer_type,
@@ -101,20 +113,7 @@ def case_examples(
     """Return the questions about a case of several parts as examples; their group is the case."""
     shown = tuple(refs[part] if isinstance(part, int) else TextRef(part) for part in one.parts)
     return tuple(
-        Example(
-            id=f"{one.id}-{number:02d}",
-            content=(*shown, TextRef(question.text)),
-            answer=question.answer,
-            options=question.options,
-            answer_type=question.answer_type,
-            modality=one.kind.modality,
-            task=question.task,
-            source=SOURCE,
-            license=LICENCE,
-            group=one.id,
-            role=role,
-            attributes={"wording": question.wording, **one.attributes},
-        )
+        _asked(one, question, number, shown, {"wording": question.wording, **one.attributes}, role)
         for number, question in enumerate(asked)
     )
 

@@ -1,6 +1,6 @@
 """Compares the options of a question by their log-likelihoods: per token, summed, or per character.
 
-The one place for it: engines, the server and evaluation compare options by this. Knows no engine and no question.
+The one place for it: engines and evaluation compare options by this. Knows no engine and no question.
 """
 
 from __future__ import annotations
